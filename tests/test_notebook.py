@@ -1,0 +1,104 @@
+"""The notebook as a whole: the committed outputs, and fresh runs by papermill on small pictures."""
+
+import base64
+import io
+import json
+import re
+
+import papermill
+import pytest
+from notebook import NOTEBOOK
+from PIL import Image
+
+ROOT = NOTEBOOK.parent
+SMALL = {"image_size": 64, "num_steps": 5}
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+
+
+def outputs_of(notebook):
+    return [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+
+
+def text_of(notebook):
+    return "".join("".join(output.get("text", "")) for output in outputs_of(notebook))
+
+
+def gif_in(notebook):
+    html = "".join("".join(output.get("data", {}).get("text/html", "")) for output in outputs_of(notebook))
+    return Image.open(io.BytesIO(base64.b64decode(re.search(r"data:image/gif;base64,([^\"]+)", html)[1])))
+
+
+def test_committed_outputs_are_of_one_clean_run(committed):
+    code = [cell for cell in committed["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    assert {output["output_type"] for output in outputs_of(committed)} <= {"stream", "display_data"}
+    assert not [output for output in outputs_of(committed) if output.get("name") == "stderr"]
+    assert NOTEBOOK.stat().st_size <= 4e6
+
+
+def test_committed_gif_plays_and_repeats(committed):
+    gif = gif_in(committed)
+    assert gif.n_frames >= 20
+    assert gif.info["loop"] == 0
+    assert gif.info["duration"] == 120
+
+
+def test_every_figure_has_alt_text(committed):
+    figures = [output for output in outputs_of(committed) if "image/jpeg" in output.get("data", {})]
+    assert len(figures) >= 8
+    assert all(figure["metadata"]["image/jpeg"]["alt"] for figure in figures)
+
+
+def run(tmp_path, **parameters):
+    parameters = {**SMALL, "output_dir": str(tmp_path / "results"), **parameters}
+    papermill.execute_notebook(NOTEBOOK, tmp_path / "out.ipynb", parameters, cwd=ROOT, progress_bar=False)
+    return json.loads((tmp_path / "out.ipynb").read_text(encoding="utf-8"))
+
+
+def test_own_pictures(tmp_path, random_image):
+    for seed, name in enumerate(["my photo.jpg", "my painting.png"]):
+        pixels = (random_image(seed, 80, 120)[0].permute(1, 2, 0) * 255).byte().numpy()
+        Image.fromarray(pixels).save(tmp_path / name)
+    notebook = run(tmp_path, content_path=str(tmp_path / "my photo.jpg"), style_path=str(tmp_path / "my painting.png"))
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == [
+        "my photo-in-my painting.gif",
+        "my photo-in-my painting.png",
+    ]
+    assert Image.open(tmp_path / "results" / "my photo-in-my painting.png").size == (96, 64)
+    assert gif_in(notebook).size == (96, 64)
+    preview = [figure for figure in outputs_of(notebook) if "step 5 of 5" in str(figure["metadata"])]
+    assert len(preview) == 1
+
+
+def test_runs_to_its_end_without_optional_packages(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as util\n"
+        "found = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name in ('imageio', 'pygifsicle') else found(name, *rest)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    notebook = run(tmp_path)
+    assert "imageio is not installed" in text_of(notebook)
+    assert "pygifsicle or gifsicle is not installed" in text_of(notebook)
+    assert [path.suffix for path in (tmp_path / "results").iterdir()] == [".png"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"style_weight": -1}, "ValueError: style_weight is -1"),
+        ({"content_path": "nowhere.jpg"}, "FileNotFoundError: no file nowhere.jpg"),
+        ({"weights": "vgg16"}, "ValueError: weights is 'vgg16'"),
+    ],
+)
+def test_failed_run_overwrites_nothing(tmp_path, parameters, message):
+    earlier = tmp_path / "results" / "cat-in-starry-night.png"
+    earlier.parent.mkdir()
+    earlier.write_bytes(b"earlier")
+    with pytest.raises(papermill.PapermillExecutionError, match=message):
+        run(tmp_path, **parameters)
+    assert [path.read_bytes() for path in earlier.parent.iterdir()] == [b"earlier"]

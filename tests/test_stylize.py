@@ -1,0 +1,126 @@
+"""The first picture, the sizes, the loop and its settings."""
+
+import signal
+
+import pytest
+import torch
+
+QUICK = {"num_steps": 6, "preview": False}
+
+
+@pytest.fixture
+def pair(random_image):
+    return random_image(1), random_image(2, 80, 72)
+
+
+def test_matched_colours_have_the_mean_and_covariance(nst, pair):
+    matched, style = (image.flatten(2)[0] for image in (nst.match_colours(*pair), pair[1]))
+    assert torch.allclose(matched.mean(1), style.mean(1), atol=1e-5)
+    assert torch.allclose(torch.cov(matched), torch.cov(style), atol=1e-5)
+
+
+def test_a_grey_picture_can_be_matched(nst, pair):
+    grey = pair[0].mean(1, keepdim=True).expand(1, 3, -1, -1)
+    matched = nst.match_colours(grey, pair[1])
+    assert matched.isfinite().all()
+    assert torch.allclose(matched.mean((2, 3)), pair[1].mean((2, 3)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"), [((256, 384), [(64, 96), (128, 192), (256, 384)]), ((100, 60), [(100, 60)])]
+)
+def test_sizes_double_up_to_the_full_one(nst, size, sizes):
+    assert nst.coarse_to_fine_sizes(*size) == sizes
+
+
+@pytest.mark.parametrize("init", ["content", "matched", "noise"])
+def test_losses_fall_from_every_start(nst, vgg, pair, init):
+    image, history, frames = nst.stylize(vgg, *pair, init=init, num_steps=20, preview=False)
+    assert image.shape == pair[0].shape
+    assert 0 <= image.min() <= image.max() <= 1
+    assert len(history) == 20
+    assert len(frames) == 4
+    assert history[-1]["total"] < 0.5 * history[0]["total"]
+    assert history[-1]["style"] < 0.5 * history[0]["style"]
+
+
+def test_total_is_the_weighted_sum(nst, vgg, pair):
+    _, history, _ = nst.stylize(vgg, *pair, content_weight=2, style_weight=3, tv_weight=5, **QUICK)
+    for losses in history:
+        assert losses["total"] == pytest.approx(
+            2 * losses["content"] + 3 * losses["style"] + 5 * losses["tv"], rel=1e-5
+        )
+
+
+def test_same_seed_gives_the_same_picture_bit_for_bit(nst, vgg, pair):
+    first, again, other = (nst.stylize(vgg, *pair, init="noise", seed=seed, **QUICK)[0] for seed in (7, 7, 8))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_more_style_weight_means_less_style_loss_and_more_content_loss(nst, vgg, pair):
+    runs = [nst.stylize(vgg, *pair, style_weight=weight, num_steps=40, preview=False)[1][-1] for weight in (1, 100)]
+    assert runs[1]["style"] < runs[0]["style"]
+    assert runs[1]["content"] > runs[0]["content"]
+
+
+def test_total_variation_weight_makes_the_picture_smoother(nst, vgg, pair):
+    runs = [nst.stylize(vgg, *pair, tv_weight=weight, num_steps=30, preview=False)[1][-1] for weight in (0, 500)]
+    assert runs[1]["tv"] < runs[0]["tv"]
+
+
+def test_coarse_to_fine_runs_every_size(nst, vgg, random_image):
+    image, history, frames = nst.stylize(vgg, random_image(1, 128, 136), random_image(2), **QUICK)
+    assert image.shape == (1, 3, 128, 136)
+    assert len(history) == 12
+    assert {frame.size for frame in frames} == {(68, 64), (136, 128)}
+
+
+def test_the_arguments_are_left_alone(nst, vgg, pair):
+    before = [image.clone() for image in pair]
+    nst.stylize(vgg, *pair, init="content", coarse_to_fine=False, **QUICK)
+    assert all(torch.equal(image, earlier) for image, earlier in zip(pair, before, strict=True))
+    assert not any(image.requires_grad for image in pair)
+
+
+def test_stopping_keeps_what_there_is(nst, vgg, pair, capsys):
+    take_step = nst.take_step
+    steps = []
+
+    def interrupted(*args):
+        steps.append(1)
+        if len(steps) == 8:
+            signal.raise_signal(signal.SIGINT)
+        return take_step(*args)
+
+    nst.take_step = interrupted
+    image, history, frames = nst.stylize(vgg, *pair, num_steps=50, preview=False)
+    assert len(history) == 7
+    assert len(frames) == 1
+    assert image.isfinite().all()
+    assert not torch.equal(image, pair[0])
+    assert "Stopped" in capsys.readouterr().out
+
+
+def test_bfloat16_stays_close_to_float32(nst, vgg, pair):
+    rounded = nst.load_vgg19(dtype=torch.bfloat16)
+    losses = [nst.stylize(network, *pair, num_steps=30, preview=False)[1][-1]["total"] for network in (vgg, rounded)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+BAD_SETTINGS = [
+    ({"init": "photo"}, ValueError, "init is 'photo': content, matched or noise"),
+    ({"num_steps": 0}, ValueError, "num_steps is 0: give 1 to 10000"),
+    ({"num_steps": "many"}, ValueError, "num_steps is 'many'"),
+    ({"style_weight": -1}, ValueError, "style_weight is -1: give 0 or a larger number"),
+    ({"content_weight": "1"}, TypeError, "content_weight is '1': give a number"),
+    ({"tv_weight": None}, TypeError, "tv_weight is None: give a number"),
+    ({"style_weight": float("nan")}, ValueError, "style_weight is nan"),
+    ({"learning_rate": float("inf")}, ValueError, "learning_rate is inf"),
+]
+
+
+@pytest.mark.parametrize(("setting", "error", "message"), BAD_SETTINGS)
+def test_bad_setting_is_refused_before_any_work(nst, pair, setting, error, message):
+    with pytest.raises(error, match=message):
+        nst.stylize(None, *pair, **setting)  # there is no network, so no work can have been done
