@@ -70,7 +70,7 @@ def test_own_pictures(tmp_path, random_image):
     ]
     assert Image.open(tmp_path / "results" / "my photo-in-my painting.png").size == (96, 64)
     assert gif_in(notebook).size == (96, 64)
-    preview = [figure for figure in outputs_of(notebook) if "step 5 of 5" in str(figure["metadata"])]
+    preview = [figure for figure in outputs_of(notebook) if "step 5 of 5" in str(figure.get("metadata"))]
     assert len(preview) == 1
 
 
