@@ -93,7 +93,7 @@ def test_gif_repeats_and_rests(nst, frames, tmp_path, monkeypatch, gifsicle):
     if not gifsicle:
         monkeypatch.setattr(nst.shutil, "which", lambda name: None)
     nst.save_gif(frames, tmp_path / "a.gif")
-    assert gif_facts(tmp_path / "a.gif") == ((32, 32), 0, [120, 120, 120, 17 * 120])
+    assert gif_facts(tmp_path / "a.gif") == ((192, 192), 0, [120, 120, 120, 17 * 120])
     assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
 
 

@@ -69,7 +69,7 @@ def test_own_pictures(tmp_path, random_image):
         "my photo-in-my painting.png",
     ]
     assert Image.open(tmp_path / "results" / "my photo-in-my painting.png").size == (96, 64)
-    assert gif_in(notebook).size == (96, 64)
+    assert gif_in(notebook).size == (288, 192)
     preview = [figure for figure in outputs_of(notebook) if "step 5 of 5" in str(figure.get("metadata"))]
     assert len(preview) == 1
 
