@@ -2,7 +2,7 @@ import os
 
 import pytest
 import torch
-from notebook import load_definitions
+from definitions import load_definitions
 
 os.environ["MPLBACKEND"] = "agg"
 

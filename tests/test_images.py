@@ -1,5 +1,8 @@
 """Loading, showing and saving pictures."""
 
+import shutil
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +33,16 @@ def test_short_side_becomes_image_size(nst, picture):
         assert image.shape == (1, 3, 80, 120)
         assert image.dtype == torch.float32
         assert 0 <= image.min() <= image.max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
+@pytest.mark.parametrize("size", [(33, 47), (500, 40)])
+def test_any_mode_and_shape_becomes_rgb(nst, tmp_path, mode, size):
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    Image.new(mode, size).save(path)
+    image = nst.load_image(path, 64)
+    assert image.shape[:2] == (1, 3)
+    assert min(image.shape[2:]) == 64
 
 
 def test_photograph_on_its_side_is_turned_upright(nst, tmp_path):
@@ -67,7 +80,7 @@ def test_too_small_for_five_poolings(nst, tmp_path):
         nst.load_image(tmp_path / "small.png", 256)
 
 
-@pytest.mark.parametrize("image_size", [0, -1, 31, "256", 8193, 64.5])
+@pytest.mark.parametrize("image_size", [0, -1, 31, "256", 8193, 64.5, 64.0])
 def test_unusable_image_size(nst, picture, image_size):
     with pytest.raises(ValueError, match=f"image_size is {image_size!r}: give a whole number"):
         nst.load_image(picture[0], image_size)
@@ -88,13 +101,26 @@ def frames():
     return [Image.fromarray(generator.integers(0, 256, (s, s, 3), dtype=np.uint8)) for s in (16, 16, 32, 32)]
 
 
-@pytest.mark.parametrize("gifsicle", [True, False])
-def test_gif_repeats_and_rests(nst, frames, tmp_path, monkeypatch, gifsicle):
-    if not gifsicle:
-        monkeypatch.setattr(nst.shutil, "which", lambda name: None)
+def test_gif_repeats_and_rests(nst, frames, tmp_path, monkeypatch):
+    monkeypatch.setattr(nst.shutil, "which", lambda name: None)
     nst.save_gif(frames, tmp_path / "a.gif")
     assert gif_facts(tmp_path / "a.gif") == ((192, 192), 0, [120, 120, 120, 17 * 120])
     assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
+
+
+@pytest.mark.skipif(not shutil.which("gifsicle"), reason="install gifsicle (apt install gifsicle) to test compression")
+def test_gifsicle_makes_the_gif_smaller(nst, frames, tmp_path, monkeypatch):
+    nst.save_gif(frames, tmp_path / "small.gif")
+    monkeypatch.setattr(nst.shutil, "which", lambda name: None)
+    nst.save_gif(frames, tmp_path / "large.gif")
+    assert gif_facts(tmp_path / "small.gif") == gif_facts(tmp_path / "large.gif")
+    assert (tmp_path / "small.gif").stat().st_size < (tmp_path / "large.gif").stat().st_size
+
+
+def test_gif_of_one_frame_and_of_a_very_tall_one(nst, tmp_path):
+    nst.save_gif([Image.new("RGB", (32, 6200))], tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.size == (1, 192)
 
 
 def test_without_imageio_there_is_a_sentence_and_no_gif(nst, frames, tmp_path, capsys):
@@ -107,10 +133,11 @@ def test_without_imageio_there_is_a_sentence_and_no_gif(nst, frames, tmp_path, c
 def test_failed_gif_leaves_the_earlier_one(nst, frames, tmp_path):
     (tmp_path / "a.gif").write_bytes(b"earlier")
 
-    def fail(*args, **kwargs):
+    def fail(path, *args, **kwargs):
+        path.write_bytes(b"half")
         raise OSError("disk full")
 
-    nst.import_module = lambda name: type("imageio", (), {"imwrite": staticmethod(fail)})
+    nst.import_module = lambda name: types.SimpleNamespace(imwrite=fail)
     with pytest.raises(OSError, match="disk full"):
         nst.save_gif(frames, tmp_path / "a.gif")
     assert (tmp_path / "a.gif").read_bytes() == b"earlier"

@@ -72,6 +72,11 @@ def test_unknown_weights(nst):
         nst.load_vgg19("vgg16")
 
 
+def test_unknown_layer(nst, vgg, random_image):
+    with pytest.raises(ValueError, match=r"\['relu1_1', 'relu9_1'\]: give names of the chain above"):
+        nst.extract_features(vgg, random_image(0), ["relu1_1", "relu9_1"])
+
+
 def test_network_is_frozen(vgg):
     assert not any(parameter.requires_grad for parameter in vgg.parameters())
 

@@ -1,13 +1,15 @@
 """The notebook as a whole: the committed outputs, and fresh runs by papermill on small pictures."""
 
+import ast
 import base64
+import inspect
 import io
 import json
 import re
 
 import papermill
 import pytest
-from notebook import NOTEBOOK
+from definitions import NOTEBOOK
 from PIL import Image
 
 ROOT = NOTEBOOK.parent
@@ -45,6 +47,31 @@ def test_committed_gif_plays_and_repeats(committed):
     assert gif.n_frames >= 20
     assert gif.info["loop"] == 0
     assert gif.info["duration"] == 120
+
+
+def test_every_knob_reaches_stylize(committed, nst):
+    """The main call passes every parameter that `stylize` has, and both have the same defaults."""
+    sources = ["".join(cell["source"]) for cell in committed["cells"]]
+    parameters = next(s for s, cell in zip(sources, committed["cells"], strict=True) if cell["metadata"].get("tags"))
+    values = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(parameters).body}
+    call = next(s for s in sources if s.startswith("image, history, frames = stylize("))
+    passed = {keyword.arg: keyword.value.id for keyword in ast.parse(call).body[0].value.keywords}
+    defaults = {name: p.default for name, p in inspect.signature(nst.stylize).parameters.items() if name in values}
+    assert passed == {name: name for name in defaults}
+    assert {name: values[name] for name in defaults} == defaults
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in values:
+        assert f"`{name}`" in readme
+    for name in (
+        "image_size",
+        "style_scale",
+        "num_steps",
+        "style_weight",
+        "content_weight",
+        "tv_weight",
+        "learning_rate",
+    ):
+        assert f"| `{name}` | {values[name]} |" in readme
 
 
 def test_every_figure_has_alt_text(committed):
@@ -93,6 +120,7 @@ def test_runs_to_its_end_without_optional_packages(tmp_path, monkeypatch):
         ({"style_weight": -1}, "ValueError: style_weight is -1"),
         ({"content_path": "nowhere.jpg"}, "FileNotFoundError: no file nowhere.jpg"),
         ({"weights": "vgg16"}, "ValueError: weights is 'vgg16'"),
+        ({"style_scale": 0}, "ValueError: style_scale is 0"),
     ],
 )
 def test_failed_run_overwrites_nothing(tmp_path, parameters, message):
@@ -102,3 +130,22 @@ def test_failed_run_overwrites_nothing(tmp_path, parameters, message):
     with pytest.raises(papermill.PapermillExecutionError, match=message):
         run(tmp_path, **parameters)
     assert [path.read_bytes() for path in earlier.parent.iterdir()] == [b"earlier"]
+
+
+def test_crash_while_saving_overwrites_nothing(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import PIL.Image\n"
+        "def save(self, path, *args, **kwargs):\n"
+        "    open(path, 'wb').write(b'half')\n"
+        "    raise OSError('disk full')\n"
+        "save_as_before = PIL.Image.Image.save\n"
+        "PIL.Image.Image.save = lambda self, path, *args, **kwargs: (\n"
+        "    save if 'results' in str(path) else save_as_before)(self, path, *args, **kwargs)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    earlier = tmp_path / "results" / "cat-in-starry-night.png"
+    earlier.parent.mkdir()
+    earlier.write_bytes(b"earlier")
+    with pytest.raises(papermill.PapermillExecutionError, match="disk full"):
+        run(tmp_path)
+    assert earlier.read_bytes() == b"earlier"

@@ -26,6 +26,14 @@ def test_a_grey_picture_can_be_matched(nst, pair):
     assert torch.allclose(matched.mean((2, 3)), pair[1].mean((2, 3)), atol=1e-5)
 
 
+def test_rounding_noise_is_not_stretched(nst, pair):
+    grey = (pair[0].mean(1, keepdim=True) * 255).round()
+    tinted = (grey * torch.tensor([1, 0.97, 0.93]).view(1, 3, 1, 1)).round() / 255
+    images = nst.match_colours(tinted, pair[1]), pair[1]
+    matched, style = (torch.linalg.eigvalsh(torch.cov(image.flatten(2)[0])) for image in images)
+    assert matched[:2].sum() < 0.1 * style[:2].sum()
+
+
 @pytest.mark.parametrize(
     ("size", "sizes"), [((256, 384), [(64, 96), (128, 192), (256, 384)]), ((100, 60), [(100, 60)])]
 )
@@ -39,7 +47,7 @@ def test_losses_fall_from_every_start(nst, vgg, pair, init):
     assert image.shape == pair[0].shape
     assert 0 <= image.min() <= image.max() <= 1
     assert len(history) == 20
-    assert len(frames) == 4
+    assert len(frames) == 5
     assert history[-1]["total"] < 0.5 * history[0]["total"]
     assert history[-1]["style"] < 0.5 * history[0]["style"]
 
@@ -76,6 +84,24 @@ def test_coarse_to_fine_runs_every_size(nst, vgg, random_image):
     assert {frame.size for frame in frames} == {(68, 64), (136, 128)}
 
 
+def test_odd_sizes_and_a_small_style(nst, vgg, random_image):
+    content = random_image(1, 160, 136)[..., :133, :]
+    image, _, _ = nst.stylize(vgg, content, random_image(2, 32, 40), **QUICK)
+    assert image.shape == content.shape
+
+
+def test_stopping_after_the_first_step_still_gives_a_frame(nst, vgg, pair):
+    take_step = nst.take_step
+
+    def interrupted(*args):
+        nst.take_step = lambda *args: signal.raise_signal(signal.SIGINT)
+        return take_step(*args)
+
+    nst.take_step = interrupted
+    _, history, frames = nst.stylize(vgg, *pair, num_steps=50, preview=False)
+    assert len(history) == len(frames) == 1
+
+
 def test_the_arguments_are_left_alone(nst, vgg, pair):
     before = [image.clone() for image in pair]
     nst.stylize(vgg, *pair, init="content", coarse_to_fine=False, **QUICK)
@@ -96,7 +122,7 @@ def test_stopping_keeps_what_there_is(nst, vgg, pair, capsys):
     nst.take_step = interrupted
     image, history, frames = nst.stylize(vgg, *pair, num_steps=50, preview=False)
     assert len(history) == 7
-    assert len(frames) == 1
+    assert len(frames) == 2
     assert image.isfinite().all()
     assert not torch.equal(image, pair[0])
     assert "Stopped" in capsys.readouterr().out
@@ -110,7 +136,8 @@ def test_bfloat16_stays_close_to_float32(nst, vgg, pair):
 
 BAD_SETTINGS = [
     ({"init": "photo"}, ValueError, "init is 'photo': content, matched or noise"),
-    ({"num_steps": 0}, ValueError, "num_steps is 0: give 1 to 10000"),
+    ({"num_steps": 0}, ValueError, "num_steps is 0: give 1, 2, 3"),
+    ({"num_steps": 5.0}, ValueError, "num_steps is 5.0: give 1, 2, 3"),
     ({"num_steps": "many"}, ValueError, "num_steps is 'many'"),
     ({"style_weight": -1}, ValueError, "style_weight is -1: give 0 or a larger number"),
     ({"content_weight": "1"}, TypeError, "content_weight is '1': give a number"),
