@@ -101,17 +101,21 @@ def test_own_pictures(tmp_path, random_image):
     assert len(preview) == 1
 
 
-def test_runs_to_its_end_without_optional_packages(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("missing", "sentence", "suffixes"),
+    [("imageio", "There is no GIF", {".png"}), ("pygifsicle", "GIFs are larger than need be", {".png", ".gif"})],
+)
+def test_runs_to_its_end_without_optional_packages(tmp_path, monkeypatch, missing, sentence, suffixes):
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as util\n"
         "found = util.find_spec\n"
-        "util.find_spec = lambda name, *rest: None if name in ('imageio', 'pygifsicle') else found(name, *rest)\n"
+        f"util.find_spec = lambda name, *rest: None if name == {missing!r} else found(name, *rest)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    notebook = run(tmp_path)
-    assert "imageio is not installed" in text_of(notebook)
-    assert "pygifsicle or gifsicle is not installed" in text_of(notebook)
-    assert [path.suffix for path in (tmp_path / "results").iterdir()] == [".png"]
+    text = text_of(run(tmp_path))
+    assert sentence in text
+    assert text.count("is not installed") == 1
+    assert {path.suffix for path in (tmp_path / "results").iterdir()} == suffixes
 
 
 @pytest.mark.parametrize(
