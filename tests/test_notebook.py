@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import re
+from pathlib import Path
 
 import papermill
 import pytest
@@ -13,7 +14,7 @@ from definitions import NOTEBOOK
 from PIL import Image
 
 ROOT = NOTEBOOK.parent
-SMALL = {"image_size": 64, "num_steps": 5}
+SMALL = {"image_size": 64, "num_steps": 5, "experiment_steps": 1}
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,10 @@ def text_of(notebook):
     return "".join("".join(output.get("text", "")) for output in outputs_of(notebook))
 
 
-def gif_in(notebook):
+def gifs_in(notebook):
     html = "".join("".join(output.get("data", {}).get("text/html", "")) for output in outputs_of(notebook))
-    return Image.open(io.BytesIO(base64.b64decode(re.search(r"data:image/gif;base64,([^\"]+)", html)[1])))
+    encoded = re.findall(r"data:image/gif;base64,([^\"]+)", html)
+    return [Image.open(io.BytesIO(base64.b64decode(gif))) for gif in encoded]
 
 
 def test_committed_outputs_are_of_one_clean_run(committed):
@@ -42,11 +44,27 @@ def test_committed_outputs_are_of_one_clean_run(committed):
     assert NOTEBOOK.stat().st_size <= 4e6
 
 
-def test_committed_gif_plays_and_repeats(committed):
-    gif = gif_in(committed)
-    assert gif.n_frames >= 20
-    assert gif.info["loop"] == 0
-    assert gif.info["duration"] == 120
+def test_committed_gifs_play_and_repeat(committed):
+    gifs = gifs_in(committed)
+    assert len(gifs) == 4
+    for gif in gifs:
+        assert gif.n_frames >= 20
+        assert gif.info["loop"] == 0
+        assert gif.info["duration"] == 120
+
+
+def test_pictures_in_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r'src="assets/([^"]+)"', readme)
+    assert set(shown) <= {path.name for path in (ROOT / "assets").iterdir()}
+    assert len(re.findall(r"<img [^>]*alt=\"[^\"]+\"", readme)) == len(shown)
+    assert sum(path.stat().st_size for path in (ROOT / "assets").iterdir()) <= 25e6
+    assert all(path.stat().st_size <= 2e6 for path in (ROOT / "assets").glob("*.gif"))
+
+
+def test_committed_gifs_are_those_of_the_notebook(committed):
+    embedded = {gif.fp.getvalue() for gif in gifs_in(committed)}
+    assert embedded == {path.read_bytes() for path in (ROOT / "assets").glob("*.gif")}
 
 
 def test_every_knob_reaches_stylize(committed, nst):
@@ -91,19 +109,22 @@ def test_own_pictures(tmp_path, random_image):
         pixels = (random_image(seed, 80, 120)[0].permute(1, 2, 0) * 255).byte().numpy()
         Image.fromarray(pixels).save(tmp_path / name)
     notebook = run(tmp_path, content_path=str(tmp_path / "my photo.jpg"), style_path=str(tmp_path / "my painting.png"))
-    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == [
+    made = {path.name for path in (tmp_path / "results").iterdir()}
+    assert {name for name in made if name.startswith("my photo")} == {
         "my photo-in-my painting.gif",
         "my photo-in-my painting.png",
-    ]
+        "my photo-in-my painting-from-noise.gif",
+        "my photo-in-my painting-from-noise.png",
+    }
     assert Image.open(tmp_path / "results" / "my photo-in-my painting.png").size == (96, 64)
-    assert gif_in(notebook).size == (288, 192)
+    assert gifs_in(notebook)[0].size == (288, 192)
     preview = [figure for figure in outputs_of(notebook) if "step 5 of 5" in str(figure.get("metadata"))]
     assert len(preview) == 1
 
 
 @pytest.mark.parametrize(
     ("missing", "sentence", "suffixes"),
-    [("imageio", "There is no GIF", {".png"}), ("pygifsicle", "GIFs are larger than need be", {".png", ".gif"})],
+    [("imageio", "There is no GIF", {".png", ".jpg"}), ("pygifsicle", "GIFs are larger than need be", {".png", ".gif", ".jpg"})],
 )
 def test_runs_to_its_end_without_optional_packages(tmp_path, monkeypatch, missing, sentence, suffixes):
     (tmp_path / "sitecustomize.py").write_text(
@@ -114,8 +135,13 @@ def test_runs_to_its_end_without_optional_packages(tmp_path, monkeypatch, missin
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     text = text_of(run(tmp_path))
     assert sentence in text
-    assert text.count("is not installed") == 1
-    assert {path.suffix for path in (tmp_path / "results").iterdir()} == suffixes
+    assert text.count(sentence) == (4 if missing == "imageio" else 1)
+    made = {path.name for path in (tmp_path / "results").iterdir()}
+    assert {Path(name).suffix for name in made} == suffixes
+    credits = (ROOT / "assets" / "CREDITS.md").read_text(encoding="utf-8")
+    inputs = set(re.findall(r"^\| `([^`]+)`", credits, re.MULTILINE))
+    if ".gif" in suffixes:
+        assert {path.name for path in (ROOT / "assets").iterdir()} == made | inputs | {"CREDITS.md"}
 
 
 @pytest.mark.parametrize(

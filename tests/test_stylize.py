@@ -98,7 +98,7 @@ def test_stopping_after_the_first_step_still_gives_a_frame(nst, vgg, pair):
         return take_step(*args)
 
     nst.take_step = interrupted
-    _, history, frames = nst.stylize(vgg, *pair, num_steps=50, preview=False)
+    _, history, frames = nst.stylize(vgg, *pair, num_steps=50)
     assert len(history) == len(frames) == 1
 
 
@@ -120,12 +120,50 @@ def test_stopping_keeps_what_there_is(nst, vgg, pair, capsys):
         return take_step(*args)
 
     nst.take_step = interrupted
-    image, history, frames = nst.stylize(vgg, *pair, num_steps=50, preview=False)
+    image, history, frames = nst.stylize(vgg, *pair, num_steps=50)
     assert len(history) == 7
     assert len(frames) == 2
     assert image.isfinite().all()
     assert not torch.equal(image, pair[0])
-    assert "Stopped" in capsys.readouterr().out
+    assert "Stopped after 7 steps" in capsys.readouterr().out
+
+
+def test_stopping_before_the_first_step_stops_everything(nst, vgg, pair):
+    nst.take_step = lambda *args: signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        nst.stylize(vgg, *pair)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), 1e6])
+def test_overshooting_goes_back_to_the_best_picture(nst, vgg, pair, capsys, loss):
+    take_step = nst.take_step
+    totals = []
+
+    def overshooting(optimizer, vgg, image, *args):
+        losses = take_step(optimizer, vgg, image, *args)
+        totals.append(losses["total"])
+        if len(totals) == 8:
+            losses["total"] = loss
+            image.detach().fill_(float("nan"))
+        return losses
+
+    nst.take_step = overshooting
+    image, history, _ = nst.stylize(vgg, *pair, num_steps=50, learning_rate=0.5, preview=False)
+    assert len(history) == 8
+    assert history[-1]["total"] == min(totals[:7])
+    assert image.isfinite().all()
+    assert "learning_rate = 0.5 is too large: lower it" in capsys.readouterr().out
+    nst.take_step = take_step
+    targets = nst.compute_targets(vgg, *pair, ["relu4_2"], ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"])
+    content = nst.content_loss(nst.extract_features(vgg, image, ["relu4_2"]), targets[0]).item()
+    assert content == pytest.approx(history[-1]["content"], rel=0.05)
+
+
+def test_a_far_too_large_learning_rate_is_survived(nst, vgg, pair, capsys):
+    image, history, _ = nst.stylize(vgg, *pair, num_steps=50, learning_rate=20, preview=False)
+    assert image.isfinite().all()
+    assert history[-1]["total"] == min(losses["total"] for losses in history)
+    assert "lower it" in capsys.readouterr().out
 
 
 def test_bfloat16_stays_close_to_float32(nst, vgg, pair):
