@@ -19,22 +19,28 @@ def load():
 
 
 @pytest.mark.parametrize(("content", "style"), [("cat", "starry-night"), ("coffee", "night-cafe")])
-def test_from_noise_style_comes_before_content(nst, vgg, load, content, style):
-    settings = {"init": "noise", "style_weight": 5, **ONE_SIZE}
+@pytest.mark.parametrize("style_weight", [5, 20])
+def test_from_noise_style_comes_before_content(nst, vgg, load, content, style, style_weight):
+    settings = {"init": "noise", "style_weight": style_weight, **ONE_SIZE, "num_steps": 16}
     _, history, _ = nst.stylize(vgg, load(f"{content}.jpg"), load(f"{style}.jpg"), **settings)
-    steps = {name: nst.steps_to_halfway([losses[name] for losses in history]) for name in ("style", "content")}
-    assert steps["style"] < steps["content"]
+    left = {name: history[-1][name] / history[0][name] for name in ("style", "content")}
+    assert left["style"] < 0.8 * left["content"], left
 
 
-def test_from_noise_no_grain_is_left(nst, vgg, load):
-    pair = load("coffee.jpg"), load("night-cafe.jpg")
-    matched, noise = (nst.stylize(vgg, *pair, init=init, **ONE_SIZE)[1][-1]["tv"] for init in ("matched", "noise"))
-    assert noise < 1.5 * matched
+def test_from_noise_content_comes_first_if_the_style_weight_is_small(nst, vgg, load):
+    settings = {"init": "noise", "style_weight": 0.5, **ONE_SIZE, "num_steps": 11}
+    _, history, _ = nst.stylize(vgg, load("cat.jpg"), load("starry-night.jpg"), **settings)
+    left = {name: history[-1][name] / history[0][name] for name in ("style", "content")}
+    assert left["content"] < 0.8 * left["style"], left
 
 
-def test_steps_to_halfway(nst):
-    assert nst.steps_to_halfway([5, 9, 8, 6, 5, 1]) == 4
-    assert nst.steps_to_halfway([1]) == 0
+@pytest.mark.parametrize(("content", "style"), [("cat", "starry-night"), ("coffee", "night-cafe")])
+def test_from_noise_no_grain_is_left(nst, vgg, load, content, style):
+    style = load(f"{style}.jpg")
+    image, _, _ = nst.stylize(
+        vgg, load(f"{content}.jpg"), style, init="noise", style_weight=5, num_steps=40, preview=False
+    )
+    assert nst.total_variation(image) < nst.total_variation(style)
 
 
 def test_a_smaller_learning_rate_is_slower(nst, vgg, load):
@@ -65,11 +71,22 @@ def artifacts(vgg):
     }
 
 
-@pytest.mark.parametrize("other", ["swapped", "style_weight", "learning_rate", "tv_weight"])
-def test_swapped_and_cured_have_less_artifact_energy_than_busy(nst, artifacts, other):
-    energy = {name: nst.artifact_energy(image, content) for name, (image, _, content) in artifacts.items()}
-    assert energy["busy"] > 2, energy
-    assert energy[other] < 0.7 * energy["busy"], energy
+def energies(nst, artifacts):
+    return {name: nst.artifact_energy(image) for name, (image, _, _) in artifacts.items()}
+
+
+def test_specks_come_from_the_style(nst, artifacts):
+    after = energies(nst, artifacts)
+    before = {name: nst.artifact_energy(artifacts[name][2]) for name in ("busy", "swapped")}
+    assert after["busy"] > 2 * before["busy"], (after, before)
+    assert after["swapped"] < 0.5 * before["swapped"], (after, before)
+    assert after["swapped"] < 0.8 * after["busy"], (after, before)
+
+
+@pytest.mark.parametrize("cure", ["style_weight", "learning_rate", "tv_weight"])
+def test_each_cure_lowers_the_artifact_energy(nst, artifacts, cure):
+    after = energies(nst, artifacts)
+    assert after[cure] < 0.7 * after["busy"], after
 
 
 @pytest.mark.parametrize("cure", ["style_weight", "learning_rate", "tv_weight"])
@@ -77,16 +94,18 @@ def test_each_cure_costs_style(artifacts, cure):
     assert artifacts[cure][1][-1]["style"] > artifacts["busy"][1][-1]["style"]
 
 
-def test_artifact_energy_sees_specks_in_smooth_places_only(nst, load):
-    content = load("astronaut.jpg")
-    smooth = nst.local_detail(content) <= nst.local_detail(content).quantile(0.25)
-    specks = 0.2 * torch.randn(content.shape, generator=torch.Generator().manual_seed(0))
-    assert nst.artifact_energy(content, content) == pytest.approx(1)
-    assert nst.artifact_energy(torch.full_like(content, 0.5), content) < 1e-6
-    far_from_smooth = nst.TF.gaussian_blur(smooth.float(), 31) < 1e-3
-    assert far_from_smooth.any()
-    assert nst.artifact_energy(content + specks * smooth, content) > 10
-    assert nst.artifact_energy(content + specks * far_from_smooth, content) == pytest.approx(1, rel=0.05)
+def test_artifact_energy_is_that_of_single_bright_pixels(nst):
+    image = torch.full((1, 3, 20, 30), 0.5)
+    assert nst.artifact_energy(image) == 0
+    edge = image.clone()
+    edge[..., 10:] = 0.9
+    assert nst.artifact_energy(edge) == 0
+    stroke = image.clone()
+    stroke[..., 8:10] = 0.9
+    assert nst.artifact_energy(stroke) == 0
+    speck = image.clone()
+    speck[..., 10, 15] = 0.9
+    assert nst.artifact_energy(speck) == pytest.approx(0.4**2 / (14 * 24))
 
 
 def test_compare_runs_each_setting_and_saves_the_row(nst, vgg, random_image, tmp_path):

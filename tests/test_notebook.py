@@ -124,7 +124,10 @@ def test_own_pictures(tmp_path, random_image):
 
 @pytest.mark.parametrize(
     ("missing", "sentence", "suffixes"),
-    [("imageio", "There is no GIF", {".png", ".jpg"}), ("pygifsicle", "GIFs are larger than need be", {".png", ".gif", ".jpg"})],
+    [
+        ("imageio", "There is no GIF", {".png", ".jpg"}),
+        ("pygifsicle", "GIFs are larger than need be", {".png", ".gif", ".jpg"}),
+    ],
 )
 def test_runs_to_its_end_without_optional_packages(tmp_path, monkeypatch, missing, sentence, suffixes):
     (tmp_path / "sitecustomize.py").write_text(
