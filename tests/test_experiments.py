@@ -34,13 +34,12 @@ def test_from_noise_content_comes_first_if_the_style_weight_is_small(nst, vgg, l
     assert left["content"] < 0.8 * left["style"], left
 
 
-@pytest.mark.parametrize(("content", "style"), [("cat", "starry-night"), ("coffee", "night-cafe")])
-def test_from_noise_no_grain_is_left(nst, vgg, load, content, style):
-    style = load(f"{style}.jpg")
-    image, _, _ = nst.stylize(
-        vgg, load(f"{content}.jpg"), style, init="noise", style_weight=5, num_steps=40, preview=False
-    )
-    assert nst.total_variation(image) < nst.total_variation(style)
+def test_from_noise_no_grain_is_left(nst, vgg):
+    content, style = (nst.load_image(ASSETS / name, 128) for name in ("cat.jpg", "starry-night.jpg"))
+    noise = nst.first_image(content, style, "noise", 0)
+    image, _, _ = nst.stylize(vgg, content, style, init="noise", style_weight=5, num_steps=25, preview=False)
+    details = [(picture - nst.TF.gaussian_blur(picture, 5)).flatten() for picture in (noise, image)]
+    assert abs(nst.torch.corrcoef(nst.torch.stack(details))[0, 1]) < 0.03
 
 
 def test_a_smaller_learning_rate_is_slower(nst, vgg, load):
@@ -109,13 +108,26 @@ def test_artifact_energy_is_that_of_single_bright_pixels(nst):
 
 
 def test_compare_runs_each_setting_and_saves_the_row(nst, vgg, random_image, tmp_path):
-    settings = {"one": {"style_weight": 1}, "two": {"style_weight": 2}}
+    settings = [{"style_weight": 1}, {"style_weight": 2, "tv_weight": 3}]
     runs = nst.compare(vgg, random_image(1), random_image(2), settings, path=tmp_path / "row.jpg", num_steps=2)
-    assert {name: len(history) for name, (_, history) in runs.items()} == {"one": 2, "two": 2}
+    histories = {name: len(history) for name, (_, history) in runs.items()}
+    assert histories == {"style_weight=1": 2, "style_weight=2, tv_weight=3": 2}
     assert [path.name for path in tmp_path.iterdir()] == ["row.jpg"]
 
 
-def test_stopping_stops_the_whole_comparison(nst, vgg, random_image):
-    nst.take_step = lambda *args: signal.raise_signal(signal.SIGINT)
+def test_stopping_stops_the_whole_comparison_and_keeps_the_earlier_row(nst, vgg, random_image, tmp_path):
+    (tmp_path / "row.jpg").write_bytes(b"earlier")
+    take_step, steps = nst.take_step, []
+
+    def interrupted(*args):
+        steps.append(1)
+        if len(steps) == 9:  # in the second run
+            signal.raise_signal(signal.SIGINT)
+        return take_step(*args)
+
+    nst.take_step = interrupted
+    settings = [{"style_weight": weight} for weight in (1, 2, 3)]
     with pytest.raises(KeyboardInterrupt):
-        nst.compare(vgg, random_image(1), random_image(2), {"one": {}, "two": {}})
+        nst.compare(vgg, random_image(1), random_image(2), settings, path=tmp_path / "row.jpg", num_steps=5)
+    assert len(steps) == 9
+    assert (tmp_path / "row.jpg").read_bytes() == b"earlier"
