@@ -4,7 +4,7 @@ import signal
 
 import pytest
 import torch
-from definitions import NOTEBOOK
+from definitions import NOTEBOOK, load_definitions
 
 ASSETS = NOTEBOOK.parent / "assets"
 ONE_SIZE = {"coarse_to_fine": False, "num_steps": 40, "preview": False}
@@ -12,8 +12,6 @@ ONE_SIZE = {"coarse_to_fine": False, "num_steps": 40, "preview": False}
 
 @pytest.fixture(scope="module")
 def load():
-    from definitions import load_definitions
-
     nst = load_definitions()
     return lambda name: nst.load_image(ASSETS / name, 96)
 
@@ -52,8 +50,6 @@ def test_a_smaller_learning_rate_is_slower(nst, vgg, load):
 @pytest.fixture(scope="module")
 def artifacts(vgg):
     """{caption: (result, history, content)} of the pairs and the cures of section 10."""
-    from definitions import load_definitions
-
     nst = load_definitions()
     names = "astronaut.jpg", "hubble-deep-field.jpg"
     astronaut, deep_field = (nst.lower_right(nst.load_image(ASSETS / name, 192)) for name in names)
