@@ -84,6 +84,41 @@ def test_coarse_to_fine_runs_every_size(nst, vgg, random_image):
     assert {frame.size for frame in frames} == {(68, 64), (136, 128)}
 
 
+def test_scale_up_gives_back_the_detail_that_scaling_down_took(nst, random_image):
+    image = 0.9 * random_image(0, 96, 128) + 0.1 * torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    small = nst.resize(image, [48])
+    blurred = nst.resize(small, image.shape[-2:])
+    assert (blurred - image).abs().max() > 0.02
+    assert torch.allclose(nst.scale_up(small, image.shape[-2:], image), image, atol=1e-6)
+    assert torch.equal(nst.scale_up(small, image.shape[-2:], torch.zeros_like(image)), blurred)
+
+
+def test_without_steps_the_detail_of_the_content_stays_and_that_of_noise_goes(nst, vgg, random_image):
+    content = nst.resize(random_image(0, 16, 16), [130])
+    content = (content + 0.05 * torch.randn(content.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    settings = {"learning_rate": 0, "num_steps": 1, "preview": False}
+    image, _, frames = nst.stylize(vgg, content, content, init="content", **settings)
+    assert len(frames) > 1
+    assert torch.allclose(image, content, atol=0.02)
+    noise = nst.first_image(content, content, "noise", 0)
+    image, _, _ = nst.stylize(vgg, content, content, init="noise", **settings)
+    assert nst.total_variation(image) < nst.total_variation(noise) / 10
+
+
+@pytest.mark.parametrize("learning_rate", [1, 0.1])
+def test_the_first_step_changes_a_value_by_a_hundredth_of_the_learning_rate(nst, vgg, pair, learning_rate):
+    content, style = pair
+    targets = nst.compute_targets(vgg, content, style, ["relu4_2"], ["relu1_1", "relu4_1"])
+    image, changes = content.clone(), []
+    weights = {"content_weight": 1, "style_weight": 20, "tv_weight": 50}
+
+    def after_step(image, losses):
+        changes.append((image.detach() - content).abs().mean().item())
+
+    nst.take_steps(vgg, image, targets, weights, learning_rate, 1, after_step)
+    assert changes[0] == pytest.approx(learning_rate / 100, rel=1e-3)
+
+
 def test_odd_sizes_and_a_small_style(nst, vgg, random_image):
     content = random_image(1, 160, 136)[..., :133, :]
     image, _, _ = nst.stylize(vgg, content, random_image(2, 32, 40), **QUICK)
