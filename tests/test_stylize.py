@@ -4,6 +4,7 @@ import signal
 
 import pytest
 import torch
+from definitions import NOTEBOOK
 
 QUICK = {"num_steps": 6, "preview": False}
 
@@ -106,7 +107,9 @@ def test_without_steps_the_detail_of_the_content_stays_and_that_of_noise_goes(ns
 
 
 def test_ten_steps_after_scaling_up_get_further_with_the_detail(nst, vgg):
-    content, style = (nst.load_image(f"assets/{name}.jpg", 128) for name in ("cat", "starry-night"))
+    content, style = (
+        nst.load_image(NOTEBOOK.parent / "assets" / f"{name}.jpg", 128) for name in ("cat", "starry-night")
+    )
     start = nst.match_colours(content, style).clamp(0, 1)
     small, _, _ = nst.stylize(vgg, nst.resize(content, [64]), nst.resize(style, [64]), num_steps=15, preview=False)
     targets = nst.compute_targets(vgg, content, style, ["relu4_2"], ["relu1_1", "relu2_1", "relu3_1", "relu4_1"])
