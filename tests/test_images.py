@@ -1,12 +1,17 @@
 """Loading, showing and saving pictures."""
 
 import shutil
+import subprocess
+import sys
 import types
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
+from torchvision.transforms import functional as TF
 
 
 @pytest.fixture
@@ -19,7 +24,7 @@ def picture(tmp_path):
 
 def test_round_trip_keeps_every_pixel(nst, picture):
     path, pixels = picture
-    assert np.array_equal(nst.to_pil(nst.load_image(path)), pixels)
+    assert np.array_equal(nst.to_pil(nst.load_image(path, 40)), pixels)
 
 
 def test_every_8_bit_value_survives(nst):
@@ -35,21 +40,162 @@ def test_short_side_becomes_image_size(nst, picture):
         assert 0 <= image.min() <= image.max() <= 1
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
-@pytest.mark.parametrize("size", [(33, 47), (500, 40)])
-def test_any_mode_and_shape_becomes_rgb(nst, tmp_path, mode, size):
-    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
-    Image.new(mode, size).save(path)
-    image = nst.load_image(path, 64)
-    assert image.shape[:2] == (1, 3)
-    assert min(image.shape[2:]) == 64
+@pytest.mark.parametrize("name", ["my photo.png", "café 写真 🐈.png", "a'b&c;(d).png", "no-ending"])
+def test_any_name(nst, picture, tmp_path, name):
+    (tmp_path / name).write_bytes(picture[0].read_bytes())
+    assert nst.load_image(str(tmp_path / name), 40).shape == (1, 3, 40, 60)
 
 
-def test_photograph_on_its_side_is_turned_upright(nst, tmp_path):
+@pytest.mark.parametrize("size", [(640, 64), (64, 640), (48, 33)])
+def test_any_aspect_ratio(nst, tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "a.jpg")
+    scale = 64 / min(size)
+    assert nst.load_image(tmp_path / "a.jpg", 64).shape[2:] == (int(scale * size[1]), int(scale * size[0]))
+
+
+def colour_of(nst, path):
+    """The colour that a picture of one colour is loaded as, in 0…255."""
+    return nst.load_image(path, 40).mul(255).round().to(torch.uint8).flatten(2)[0].unique(dim=1).squeeze(1).tolist()
+
+
+ONE_COLOUR = {
+    "grey": (Image.new("L", (48, 40), 100), [100, 100, 100]),
+    "grey of 16 bits": (Image.fromarray(np.full((40, 48), 100 * 257, dtype=np.uint16)), [100, 100, 100]),
+    "black and white": (Image.new("1", (48, 40), 1), [255, 255, 255]),
+    "palette": (Image.new("RGB", (48, 40), (10, 200, 90)).quantize(), [10, 200, 90]),
+    "transparent": (Image.new("RGBA", (48, 40), (10, 200, 90, 0)), [255, 255, 255]),
+    "half transparent": (Image.new("RGBA", (48, 40), (255, 0, 0, 51)), [255, 204, 204]),
+    "opaque": (Image.new("RGBA", (48, 40), (10, 200, 90, 255)), [10, 200, 90]),
+    "half transparent grey": (Image.new("LA", (48, 40), (0, 51)), [204, 204, 204]),
+}
+
+
+@pytest.mark.parametrize("name", ONE_COLOUR)
+def test_any_mode_has_the_colour_that_a_viewer_shows(nst, tmp_path, name):
+    picture, colour = ONE_COLOUR[name]
+    picture.save(tmp_path / "a.png")
+    assert colour_of(nst, tmp_path / "a.png") == colour
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "I;16"])
+def test_transparent_colour(nst, tmp_path, mode):
+    picture = Image.new("RGB", (48, 40)).convert(mode) if mode != "I;16" else Image.new(mode, (48, 40))
+    picture.save(tmp_path / "a.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
+    with Image.open(tmp_path / "a.png") as file:
+        assert file.has_transparency_data
+    assert colour_of(nst, tmp_path / "a.png") == ([0, 0, 0] if mode == "I;16" else [255, 255, 255])
+
+
+def test_cmyk(nst, tmp_path):
+    Image.new("CMYK", (48, 40), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100)
+    red, green, blue = colour_of(nst, tmp_path / "a.jpg")
+    assert red > 250
+    assert green < 5
+    assert blue < 5
+
+
+@pytest.fixture
+def swapped_profile():
+    """An ICC profile whose red and green primaries are those of sRGB exchanged."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return profile.replace(b"rXYZ", b"tXYZ").replace(b"gXYZ", b"rXYZ").replace(b"tXYZ", b"gXYZ")
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "tif"])
+def test_colours_become_srgb(nst, tmp_path, swapped_profile, ending):
+    lossless = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}.get(ending, {})
+    Image.new("RGB", (48, 40), (200, 40, 90)).save(tmp_path / f"a.{ending}", icc_profile=swapped_profile, **lossless)
+    assert colour_of(nst, tmp_path / f"a.{ending}") == pytest.approx([40, 200, 90], abs=3)
+
+
+def test_colours_of_a_turned_transparent_picture_become_srgb(nst, tmp_path, swapped_profile):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (60, 40)).save(tmp_path / "side.jpg", exif=exif)
-    assert nst.load_image(tmp_path / "side.jpg").shape == (1, 3, 60, 40)
+    exif[ORIENTATION] = 6
+    Image.new("RGBA", (40, 48), (255, 0, 0, 51)).save(tmp_path / "a.png", icc_profile=swapped_profile, exif=exif)
+    assert colour_of(nst, tmp_path / "a.png") == pytest.approx([204, 255, 204], abs=3)
+    assert nst.load_image(tmp_path / "a.png", 40).shape == (1, 3, 40, 48)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "RGBA"])
+@pytest.mark.parametrize("profile", [b"junk", "grey", "sRGB"])
+def test_a_profile_that_does_not_fit_is_ignored(nst, tmp_path, mode, profile):
+    if profile == "sRGB":
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    elif profile == "grey":
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    path = tmp_path / "a.tif"
+    Image.new(mode, (48, 40)).save(path)
+    without = colour_of(nst, path)
+    Image.new(mode, (48, 40)).save(path, icc_profile=profile)
+    assert colour_of(nst, path) == without
+
+
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_photograph_is_turned_upright(nst, random_image, tmp_path, orientation, ending, mode):
+    """Stored turned by the inverse of what `orientation` asks for; loaded, it is upright again."""
+    upright = nst.to_pil(random_image(0, 40, 60)).convert(mode)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = upright.transpose(TURNS[orientation]) if orientation > 1 else upright
+    stored.save(tmp_path / f"a.{ending}", exif=exif, **({"lossless": True} if ending == "webp" else {}))
+    loaded = nst.load_image(tmp_path / f"a.{ending}", 40)
+    assert loaded.shape == (1, 3, 40, 60)
+    error = (loaded - TF.to_tensor(upright.convert("RGB"))).abs().mean()
+    assert error < (0.02 if ending == "jpg" else 1e-6)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png"])
+def test_first_frame_of_an_animation(nst, tmp_path, ending):
+    first, second = Image.new("RGB", (48, 40), (200, 0, 0)), Image.new("RGB", (48, 40), (0, 0, 200))
+    lossless = {"lossless": True} if ending == "webp" else {}
+    first.save(tmp_path / f"a.{ending}", save_all=True, append_images=[second], **lossless)
+    assert colour_of(nst, tmp_path / f"a.{ending}") == [200, 0, 0]
+
+
+@pytest.mark.parametrize(("size", "image_size"), [((1000, 700), 64), ((48, 40), 64)])
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_a_larger_and_a_smaller_original_look_the_same(nst, tmp_path, random_image, size, image_size, ending):
+    """Decoded at a fraction of its size, or at all of it, then scaled: close to a plain scaling of the original."""
+    original = nst.to_pil(random_image(0, 64, 64)).resize(size, Image.Resampling.BICUBIC)
+    original.save(tmp_path / f"a.{ending}", **({"quality": 95} if ending == "jpg" else {}))
+    loaded = nst.load_image(tmp_path / f"a.{ending}", image_size)
+    scaled = original.resize((loaded.shape[3], loaded.shape[2]), Image.Resampling.LANCZOS)
+    assert (loaded - TF.to_tensor(scaled)).abs().mean() < 0.02
+
+
+MEASURE = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+from definitions import load_definitions
+nst = load_definitions()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(list(nst.load_image({path!r}, 256).shape), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is that of Linux")
+def test_48_megapixels_take_little_memory(tmp_path):
+    path = tmp_path / "large.jpg"
+    Image.effect_noise((800, 600), 50).convert("RGB").resize((8000, 6000)).save(path)
+    code = MEASURE.format(tests=str(Path(__file__).parent), path=str(path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shape, kilobytes = done.stdout.rsplit(" ", 1)
+    assert shape == "[1, 3, 256, 341]"
+    assert int(kilobytes) < 400e3
 
 
 def test_to_pil_clamps_and_does_not_stretch(nst):
@@ -57,33 +203,64 @@ def test_to_pil_clamps_and_does_not_stretch(nst):
     assert np.asarray(nst.to_pil(image))[0, :, 0].tolist() == [0, 64, 128, 255]
 
 
-def test_missing_file(nst, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.jpg.*give a picture's path"):
-        nst.load_image(tmp_path / "nowhere.jpg")
+REFUSALS = {
+    "nowhere.jpg": (FileNotFoundError, "in .*: give a picture's path"),
+    "folder": (IsADirectoryError, "a folder: give the path of a picture in it"),
+    "empty.jpg": (ValueError, "not a picture that Pillow can read"),
+    "text.jpg": (ValueError, "not a picture that Pillow can read .*: give a JPEG or PNG"),
+    "truncated.png": (ValueError, "not a picture that Pillow can read .*truncated"),
+    "truncated.jpg": (ValueError, "not a picture that Pillow can read .*truncated"),
+    "photo.heic": (ValueError, "not a picture that Pillow can read .*: give a JPEG or PNG"),
+    "bomb.png": (ValueError, "not a picture that Pillow can read .*exceeds limit"),
+    "float.tif": (ValueError, "not a picture that Pillow can read .*pixels of type F"),
+    "small.png": (ValueError, r"\(100, 31\) pixels: give 32 x 32 or more"),
+    "thread.png": (ValueError, "have 81920000 pixels, of at most 67108864: lower image_size"),
+}
 
 
-def test_not_an_image(nst, tmp_path):
+@pytest.fixture
+def refused(tmp_path, picture):
+    """A folder with a file of each name in REFUSALS but the first."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("not an image")
-    with pytest.raises(ValueError, match=r"text\.jpg is not an image.*give a JPEG or PNG"):
-        nst.load_image(tmp_path / "text.jpg")
-
-
-def test_truncated_image(nst, picture, tmp_path):
-    (tmp_path / "half.png").write_bytes(picture[0].read_bytes()[:2000])
-    with pytest.raises(ValueError, match=r"half\.png is not an image"):
-        nst.load_image(tmp_path / "half.png")
-
-
-def test_too_small_for_five_poolings(nst, tmp_path):
+    (tmp_path / "truncated.png").write_bytes(picture[0].read_bytes()[:2000])
+    Image.fromarray(picture[1]).save(tmp_path / "truncated.jpg")
+    (tmp_path / "truncated.jpg").write_bytes((tmp_path / "truncated.jpg").read_bytes()[:1500])
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    Image.new("1", (300, 200)).save(tmp_path / "bomb.png")
+    Image.new("F", (40, 40), 0.5).save(tmp_path / "float.tif")
     Image.new("RGB", (100, 31)).save(tmp_path / "small.png")
-    with pytest.raises(ValueError, match=r"small\.png is \(100, 31\) pixels: give 32 x 32 or more"):
-        nst.load_image(tmp_path / "small.png", 256)
+    Image.new("1", (40_000, 32)).save(tmp_path / "thread.png")
+    return tmp_path
 
 
-@pytest.mark.parametrize("image_size", [0, -1, 31, "256", 8193, 64.5, 64.0])
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusal_names_the_file_and_what_to_do(nst, refused, name, monkeypatch):
+    if name == "bomb.png":
+        monkeypatch.setattr(nst.Image, "MAX_IMAGE_PIXELS", 29_999)  # Pillow refuses twice as many
+    error, message = REFUSALS[name]
+    with pytest.raises(error, match=f"{name} .*{message}") as raised:
+        nst.load_image(refused / name, 256)
+    assert type(raised.value) is error
+
+
+@pytest.mark.parametrize("image_size", [0, -1, 31, "256", 64.5, 64.0, None])
 def test_unusable_image_size(nst, picture, image_size):
     with pytest.raises(ValueError, match=f"image_size is {image_size!r}: give a whole number"):
         nst.load_image(picture[0], image_size)
+
+
+def test_more_pixels_than_the_memory_holds(nst, vgg, monkeypatch):
+    """At 100 MB, 512 x 768 pixels do not fit, and the size that the message names does."""
+    monkeypatch.setattr(nst.psutil, "virtual_memory", lambda: SimpleNamespace(available=100e6))
+    content, style = torch.zeros(1, 3, 512, 768), torch.zeros(1, 3, 256, 256)
+    with pytest.raises(MemoryError, match=r"512 x 768 pixels need about 1\.9 GB .*lower image_size to \d+$") as raised:
+        nst.stylize(vgg, content, style)
+    fits = int(str(raised.value).split()[-1])
+    nst.check_memory(torch.zeros(1, 3, fits, fits * 3 // 2), style[..., :fits, :fits], torch.float32)
+    with pytest.raises(MemoryError):
+        nst.check_memory(torch.zeros(1, 3, fits + 2, fits * 3 // 2 + 3), style, torch.float32)
 
 
 def gif_facts(path):

@@ -1,0 +1,92 @@
+"""The notebook in JupyterLab, as a reader runs it: in a browser, by Run All Cells."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from definitions import NOTEBOOK
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to test JupyterLab")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="apt-get install chromium to test JupyterLab")
+SMALL = {"image_size": 128, "num_steps": 20, "experiment_steps": 1}
+
+WATCH = """() => {
+    window.previews = new Set();
+    const look = () => document.querySelectorAll('.jp-OutputArea-output img').forEach((image) => {
+        if (image.src.startsWith('data:image/jpeg')) window.previews.add(image.src);
+    });
+    new MutationObserver(look).observe(document.body, {subtree: true, childList: true, attributes: true});
+}"""
+
+FINISHED = """() => [...document.querySelectorAll('.jp-OutputArea-output')].some(
+    (output) => output.textContent.includes('This run took') || output.dataset.mimeType?.endsWith('error'))"""
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The address of a JupyterLab in a folder with the notebook, at a small size and without outputs."""
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            source = "".join(cell["source"])
+            for name, value in SMALL.items():
+                source, count = re.subn(rf"^{name} = .*$", f"{name} = {value}", source, flags=re.MULTILINE)
+                assert count == 1
+            cell["source"] = source
+        if cell["cell_type"] == "code":
+            cell.update(outputs=[], execution_count=None)
+    (tmp_path / NOTEBOOK.name).write_text(json.dumps(notebook), encoding="utf-8")
+    shutil.copytree(NOTEBOOK.parent / "assets", tmp_path / "assets")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=test"]
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], cwd=tmp_path, env=environment)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"{address}/api?token=test")
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_run_all_cells_in_jupyterlab(server, tmp_path):
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.goto(f"{server}/lab/tree/{NOTEBOOK.name}?token=test")
+        page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=120_000)
+        page.wait_for_selector("[data-status='idle'], .jp-Notebook-ExecutionIndicator", state="attached")
+        page.evaluate(WATCH)
+        page.click(".lm-MenuBar-item:has-text('Run')")
+        page.click(".lm-Menu-item:has-text('Run All Cells') >> nth=0")
+        page.wait_for_function(FINISHED, polling=1000, timeout=600_000)
+        assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+        assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+        assert page.evaluate("() => window.previews.size") > 30
+        gifs = page.locator("img[src^='data:image/gif']")
+        assert gifs.count() == 4
+        gifs.first.scroll_into_view_if_needed()
+        shots = set()
+        for _ in range(30):
+            shots.add(gifs.first.screenshot())
+            page.wait_for_timeout(150)
+        assert len(shots) > 2
+        page.screenshot(path=os.environ.get("JUPYTERLAB_SCREENSHOT", tmp_path / "jupyterlab.png"))
+        browser.close()
+    assert (tmp_path / "results" / "cat-in-starry-night.png").exists()

@@ -1,0 +1,171 @@
+"""What must not go wrong in silence: broken files, odd pictures, steps that lead nowhere, a crash while saving."""
+
+import io
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from definitions import NOTEBOOK, sources
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+CASES = 600  # of each format
+SECONDS = 60  # that reading one file may take before it counts as a hang; it takes milliseconds
+
+
+def broken(data, generator):
+    """Return `data` cut off somewhere, or with some bits flipped, mostly near the beginning."""
+    if generator.random() < 0.3:
+        return data[: generator.randrange(len(data))]
+    flipped = bytearray(data)
+    for _ in range(generator.choice([1, 2, 5, 20])):
+        end = generator.choice([64, 256, len(data)])
+        flipped[generator.randrange(min(end, len(data)))] ^= 1 << generator.randrange(8)
+    return bytes(flipped)
+
+
+@pytest.fixture
+def no_hang():
+    """Make a file that takes too long an error of a kind that `load_image` does not turn into ValueError."""
+
+    def give_up(*_):
+        raise KeyboardInterrupt("reading one file took too long")
+
+    if not hasattr(signal, "SIGALRM"):
+        yield lambda seconds: None
+        return
+    before = signal.signal(signal.SIGALRM, give_up)
+    yield signal.alarm
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Pillow, about what it reads
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "gif"])
+def test_broken_files_are_read_or_refused(nst, random_image, tmp_path, no_hang, ending):
+    generator = random.Random(ending)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    picture = nst.to_pil(random_image(0, 48, 64))
+    picture.save(file, {"jpg": "jpeg"}.get(ending, ending), exif=exif)
+    outcomes = {"read": 0, "refused": 0}
+    for _ in range(CASES):
+        path = tmp_path / f"broken.{ending}"
+        path.write_bytes(broken(file.getvalue(), generator))
+        no_hang(SECONDS)
+        try:
+            image = nst.load_image(path, 32)
+        except ValueError as error:
+            assert path.name in str(error)
+            outcomes["refused"] += 1
+        else:
+            assert image.shape[:2] == (1, 3)
+            assert min(image.shape[2:]) == 32
+            assert 0 <= image.min() <= image.max() <= 1
+            outcomes["read"] += 1
+        no_hang(0)
+    print(ending, outcomes)
+    assert min(outcomes.values()) > CASES / 50
+
+
+MODES = {"png": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"], "jpg": ["L", "RGB", "CMYK"], "webp": ["RGB", "RGBA"]}
+MODES |= {"gif": ["1", "L", "P", "RGB", "RGBA"], "tif": ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "LAB"]}
+MODES |= {"bmp": ["1", "L", "P", "RGB", "RGBA"]}
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from([(ending, mode) for ending, modes in MODES.items() for mode in modes]),
+    size=st.tuples(st.integers(1, 200), st.integers(1, 200)),
+    image_size=st.integers(32, 96),
+    orientation=st.integers(1, 8),
+    seed=st.integers(0, 2**16),
+)
+def test_any_picture_is_read_or_refused(nst, tmp_path, kind, size, image_size, orientation, seed):
+    ending, mode = kind
+    width, height = size
+    noise = random.Random(seed).randbytes(width * height * 4)
+    picture = Image.frombytes("RGBA", size, noise)
+    picture = Image.new(mode, size, 1) if mode in ("I;16", "LAB") else picture.convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / f"a.{ending}", **({} if ending in ("gif", "bmp") else {"exif": exif}))
+    if min(size) < 32:
+        with pytest.raises(ValueError, match="give 32 x 32 or more"):
+            nst.load_image(tmp_path / f"a.{ending}", image_size)
+        return
+    image = nst.load_image(tmp_path / f"a.{ending}", image_size)
+    if orientation >= 5 and ending not in ("gif", "bmp"):
+        width, height = height, width
+    scale = image_size / min(size)
+    assert image.shape == (1, 3, max(image_size, int(height * scale)), max(image_size, int(width * scale)))
+    assert image.dtype == torch.float32
+    assert 0 <= image.min() <= image.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "setting", [{"learning_rate": 0}, {"learning_rate": 1e-9}, {"learning_rate": 0, "num_steps": 2}]
+)
+def test_a_loss_that_does_not_move_stops_the_run(nst, vgg, random_image, capsys, setting):
+    pair = random_image(0), random_image(1)
+    image, history, frames = nst.stylize(vgg, *pair, preview=False, **{"num_steps": 50, **setting})
+    assert len(history) == min(5, setting.get("num_steps", 5)) + 1
+    assert frames
+    expected = nst.first_image(*pair, "matched", 0).clamp(0, 1)
+    assert torch.allclose(image, expected, atol=1e-6)
+    message = capsys.readouterr().out
+    assert "The loss stays at " in message
+    assert f"raise learning_rate ({setting['learning_rate']})" in message
+
+
+@pytest.mark.parametrize("init", ["content", "matched", "noise"])
+@pytest.mark.parametrize("learning_rate", [0.02, 0.3])
+def test_a_loss_that_moves_does_not_stop_the_run(nst, vgg, random_image, init, learning_rate):
+    pair = random_image(0), random_image(1)
+    _, history, _ = nst.stylize(vgg, *pair, init=init, learning_rate=learning_rate, num_steps=7, preview=False)
+    assert len(history) == 7
+
+
+KILL = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from definitions import load_definitions
+nst = load_definitions()
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+nst.save_safely(lambda unfinished: unfinished.write_bytes(b"complete"), Path({path!r}))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_kill_between_write_and_rename_leaves_the_earlier_file(nst, tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"earlier")
+    code = KILL.format(tests=str(Path(__file__).parent), path=str(path))
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"earlier"
+    assert (tmp_path / "a.part.png").read_bytes() == b"complete"
+    nst.save_safely(lambda unfinished: unfinished.write_bytes(b"later"), path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"a.png": b"later"}
+
+
+def test_only_in_colab_packages_are_installed(monkeypatch):
+    source = next(source for source in sources() if "google.colab" in source)
+    calls = []
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: calls.append((args, kwargs)))
+    exec(source, {})
+    assert not calls
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
+    exec(source, {})
+    ((command,), options) = calls[0]
+    assert command[1:4] == ["-m", "pip", "install"]
+    assert options == {"check": True}
+    required = (NOTEBOOK.parent / "requirements.txt").read_text(encoding="utf-8")
+    assert all(name in required for name in command if name.isalpha() and name not in ("pip", "install"))
