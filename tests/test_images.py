@@ -1,6 +1,7 @@
 """Loading, showing and saving pictures."""
 
 import shutil
+import struct
 import subprocess
 import sys
 import types
@@ -77,13 +78,12 @@ def test_any_mode_has_the_colour_that_a_viewer_shows(nst, tmp_path, name):
     assert colour_of(nst, tmp_path / "a.png") == colour
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "I;16"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
 def test_transparent_colour(nst, tmp_path, mode):
-    picture = Image.new("RGB", (48, 40)).convert(mode) if mode != "I;16" else Image.new(mode, (48, 40))
-    picture.save(tmp_path / "a.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
+    Image.new("RGB", (48, 40)).convert(mode).save(tmp_path / "a.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
     with Image.open(tmp_path / "a.png") as file:
         assert file.has_transparency_data
-    assert colour_of(nst, tmp_path / "a.png") == ([0, 0, 0] if mode == "I;16" else [255, 255, 255])
+    assert colour_of(nst, tmp_path / "a.png") == [255, 255, 255]
 
 
 def test_cmyk(nst, tmp_path):
@@ -116,12 +116,32 @@ def test_colours_of_a_turned_transparent_picture_become_srgb(nst, tmp_path, swap
     assert nst.load_image(tmp_path / "a.png", 40).shape == (1, 3, 40, 48)
 
 
+def grey_profile():
+    """Return an ICC profile of linear grey: the smallest that the standard allows."""
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(65536 * value) for value in (0.9642, 1, 0.8249)))
+    tags = {b"wtpt": white, b"kTRC": b"curv\0\0\0\0" + struct.pack(">I", 0)}
+    table, data = struct.pack(">I", len(tags)), b""
+    for name, content in tags.items():
+        table += name + struct.pack(">2I", 128 + 4 + 12 * len(tags) + len(data), len(content))
+        data += content + bytes(-len(content) % 4)
+    header = struct.pack(">4x4xI4s4s4s12x4s", 0x02400000, b"mntr", b"GRAY", b"XYZ ", b"acsp").ljust(68, b"\0")
+    body = (header + white[8:]).ljust(128, b"\0") + table + data
+    return struct.pack(">I", len(body)) + body[4:]
+
+
+def test_grey_of_another_gamma_becomes_srgb(nst, tmp_path):
+    """A linear 100 of 255 is 0.392; sRGB writes that as 1.055 * 0.392 ** (1 / 2.4) - 0.055."""
+    Image.new("L", (48, 40), 100).save(tmp_path / "a.png", icc_profile=grey_profile())
+    expected = 255 * (1.055 * (100 / 255) ** (1 / 2.4) - 0.055)
+    assert colour_of(nst, tmp_path / "a.png") == pytest.approx([expected] * 3, abs=2)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "RGBA"])
-@pytest.mark.parametrize("profile", [b"junk", "grey", "sRGB"])
+@pytest.mark.parametrize("profile", [b"junk", "LAB", "sRGB"])
 def test_a_profile_that_does_not_fit_is_ignored(nst, tmp_path, mode, profile):
     if profile == "sRGB":
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    elif profile == "grey":
+    elif profile == "LAB":
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     path = tmp_path / "a.tif"
     Image.new(mode, (48, 40)).save(path)
@@ -178,16 +198,22 @@ def test_a_larger_and_a_smaller_original_look_the_same(nst, tmp_path, random_ima
 
 
 MEASURE = """
-import resource, sys
+import sys
+from pathlib import Path
 sys.path.insert(0, {tests!r})
 from definitions import load_definitions
+
+def kilobytes(name):
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith(name))
+
 nst = load_definitions()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(list(nst.load_image({path!r}, 256).shape), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far, which is the parent's too
+before = kilobytes("VmRSS")
+print(list(nst.load_image({path!r}, 256).shape), kilobytes("VmHWM") - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is that of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of the memory is read from Linux")
 def test_48_megapixels_take_little_memory(tmp_path):
     path = tmp_path / "large.jpg"
     Image.effect_noise((800, 600), 50).convert("RGB").resize((8000, 6000)).save(path)
@@ -195,7 +221,7 @@ def test_48_megapixels_take_little_memory(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     shape, kilobytes = done.stdout.rsplit(" ", 1)
     assert shape == "[1, 3, 256, 341]"
-    assert int(kilobytes) < 400e3
+    assert int(kilobytes) < 100e3
 
 
 def test_to_pil_clamps_and_does_not_stretch(nst):
@@ -206,15 +232,15 @@ def test_to_pil_clamps_and_does_not_stretch(nst):
 REFUSALS = {
     "nowhere.jpg": (FileNotFoundError, "in .*: give a picture's path"),
     "folder": (IsADirectoryError, "a folder: give the path of a picture in it"),
-    "empty.jpg": (ValueError, "not a picture that Pillow can read"),
-    "text.jpg": (ValueError, "not a picture that Pillow can read .*: give a JPEG or PNG"),
-    "truncated.png": (ValueError, "not a picture that Pillow can read .*truncated"),
-    "truncated.jpg": (ValueError, "not a picture that Pillow can read .*truncated"),
-    "photo.heic": (ValueError, "not a picture that Pillow can read .*: give a JPEG or PNG"),
-    "bomb.png": (ValueError, "not a picture that Pillow can read .*exceeds limit"),
-    "float.tif": (ValueError, "not a picture that Pillow can read .*pixels of type F"),
+    "empty.jpg": (ValueError, "cannot be read"),
+    "text.jpg": (ValueError, "cannot be read .*: export it .HEIC too. as JPEG or PNG"),
+    "truncated.png": (ValueError, "cannot be read .*truncated"),
+    "truncated.jpg": (ValueError, "cannot be read .*truncated"),
+    "photo.heic": (ValueError, "cannot be read .*: export it .HEIC too. as JPEG or PNG"),
+    "bomb.png": (ValueError, "cannot be read .*exceeds limit"),
+    "float.tif": (ValueError, "cannot be read .*pixels of type F"),
     "small.png": (ValueError, r"\(100, 31\) pixels: give 32 x 32 or more"),
-    "thread.png": (ValueError, "have 81920000 pixels, of at most 67108864: lower image_size"),
+    "thread.png": (ValueError, "over 60 megapixels, lower image_size"),
 }
 
 
@@ -240,14 +266,14 @@ def test_refusal_names_the_file_and_what_to_do(nst, refused, name, monkeypatch):
     if name == "bomb.png":
         monkeypatch.setattr(nst.Image, "MAX_IMAGE_PIXELS", 29_999)  # Pillow refuses twice as many
     error, message = REFUSALS[name]
-    with pytest.raises(error, match=f"{name} .*{message}") as raised:
+    with pytest.raises(error, match=f"{name}:? .*{message}") as raised:
         nst.load_image(refused / name, 256)
     assert type(raised.value) is error
 
 
 @pytest.mark.parametrize("image_size", [0, -1, 31, "256", 64.5, 64.0, None])
 def test_unusable_image_size(nst, picture, image_size):
-    with pytest.raises(ValueError, match=f"image_size is {image_size!r}: give a whole number"):
+    with pytest.raises(ValueError, match=f"image_size is {image_size!r}: give 32, 33, …"):
         nst.load_image(picture[0], image_size)
 
 
@@ -255,7 +281,7 @@ def test_more_pixels_than_the_memory_holds(nst, vgg, monkeypatch):
     """At 100 MB, 512 x 768 pixels do not fit, and the size that the message names does."""
     monkeypatch.setattr(nst.psutil, "virtual_memory", lambda: SimpleNamespace(available=100e6))
     content, style = torch.zeros(1, 3, 512, 768), torch.zeros(1, 3, 256, 256)
-    with pytest.raises(MemoryError, match=r"512 x 768 pixels need about 1\.9 GB .*lower image_size to \d+$") as raised:
+    with pytest.raises(MemoryError, match=r"1\.9 GB needed, 0\.1 free: lower image_size to \d+$") as raised:
         nst.stylize(vgg, content, style)
     fits = int(str(raised.value).split()[-1])
     nst.check_memory(torch.zeros(1, 3, fits, fits * 3 // 2), style[..., :fits, :fits], torch.float32)

@@ -50,6 +50,7 @@ def server(tmp_path):
         port = free.getsockname()[1]
     options = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=test"]
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    environment["JUPYTER_CONFIG_DIR"] = str(tmp_path / "config")  # not the user's own settings
     process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], cwd=tmp_path, env=environment)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -59,10 +60,12 @@ def server(tmp_path):
                 break
             except OSError:
                 time.sleep(0.5)
+        else:
+            pytest.fail("JupyterLab did not start")
         yield address
     finally:
-        process.terminate()
-        process.wait(30)
+        process.kill()
+        process.wait()
 
 
 def test_run_all_cells_in_jupyterlab(server, tmp_path):
@@ -71,7 +74,7 @@ def test_run_all_cells_in_jupyterlab(server, tmp_path):
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         page.goto(f"{server}/lab/tree/{NOTEBOOK.name}?token=test")
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=120_000)
-        page.wait_for_selector("[data-status='idle'], .jp-Notebook-ExecutionIndicator", state="attached")
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=120_000)
         page.evaluate(WATCH)
         page.click(".lm-MenuBar-item:has-text('Run')")
         page.click(".lm-Menu-item:has-text('Run All Cells') >> nth=0")

@@ -41,7 +41,7 @@ def test_committed_outputs_are_of_one_clean_run(committed):
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     assert {output["output_type"] for output in outputs_of(committed)} <= {"stream", "display_data"}
     assert not [output for output in outputs_of(committed) if output.get("name") == "stderr"]
-    assert NOTEBOOK.stat().st_size <= 4e6
+    assert NOTEBOOK.stat().st_size <= 5e6
 
 
 def test_committed_gifs_play_and_repeat(committed):
@@ -154,6 +154,8 @@ def test_runs_to_its_end_without_optional_packages(tmp_path, monkeypatch, missin
         ({"content_path": "nowhere.jpg"}, "FileNotFoundError: no file nowhere.jpg"),
         ({"weights": "vgg16"}, "ValueError: weights is 'vgg16'"),
         ({"style_scale": 0}, "ValueError: style_scale is 0"),
+        ({"device": "gpu"}, "ValueError: device is 'gpu': give None, 'cpu'"),
+        ({"content_path": f"assets/{'x' * 230}.jpg"}, "FileNotFoundError: no file"),
     ],
 )
 def test_failed_run_overwrites_nothing(tmp_path, parameters, message):

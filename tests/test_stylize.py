@@ -97,7 +97,7 @@ def test_scale_up_gives_back_the_detail_that_scaling_down_took(nst, random_image
 def test_without_steps_the_detail_of_the_content_stays_and_that_of_noise_goes(nst, vgg, random_image):
     content = nst.resize(random_image(0, 16, 16), [130])
     content = (content + 0.05 * torch.randn(content.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    nst.take_steps = lambda vgg, image, targets, weights, rate, num_steps, after_step: after_step(image, {})
+    nst.take_steps = lambda vgg, image, targets, weights, rate, num_steps, after_step, *_: after_step(image, {})
     settings = {"num_steps": 1, "preview": False}
     image, _, frames = nst.stylize(vgg, content, content, init="content", **settings)
     assert len(frames) > 1
