@@ -62,7 +62,7 @@ def test_colours_are_kept_to_the_last_bit_but_one(nst, load, picture):
 def test_side_by_side_is_the_mean_of_two_styles(nst, vgg, load):
     first, second = load("starry-night", 128), nst.resize(load("night-cafe", 128), load("starry-night", 128).shape[-2:])
     grams = [style_targets(nst, vgg, x) for x in (first, second, torch.cat([first, second], dim=3))]
-    for layer in STYLE_LAYERS:
+    for layer in STYLE_LAYERS[:4]:  # at this size, each place of relu5_1 sees across the seam
         a, b, both = (gram[layer] for gram in grams)
         to_mean = nst.relative_error(both, (a + b) / 2)
         assert to_mean < 0.2 * nst.relative_error(both, a)
