@@ -68,13 +68,28 @@ def server(tmp_path):
         process.wait()
 
 
+def sessions(server, body=None):
+    """What the server answers to GET, or with a body to POST, of its list of notebooks and their kernels."""
+    request = urllib.request.Request(f"{server}/api/sessions?token=test", body and json.dumps(body).encode())
+    return json.load(urllib.request.urlopen(request))
+
+
 def test_run_all_cells_in_jupyterlab(server, tmp_path):
+    # JupyterLab looks idle before its kernel is there. Cells that are run then can be lost.
+    name = NOTEBOOK.name
+    sessions(server, {"path": name, "name": name, "type": "notebook", "kernel": {"name": "python3"}})
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.goto(f"{server}/lab/tree/{NOTEBOOK.name}?token=test")
+        page.goto(f"{server}/lab/tree/{name}?token=test")
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=120_000)
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=120_000)
+        for _ in range(240):
+            (kernel,) = [session["kernel"] for session in sessions(server)]
+            if kernel["connections"] and kernel["execution_state"] == "idle":
+                break
+            page.wait_for_timeout(500)
+        else:
+            pytest.fail(f"JupyterLab did not connect to its kernel: {kernel}")
         page.evaluate(WATCH)
         page.click(".lm-MenuBar-item:has-text('Run')")
         page.click(".lm-Menu-item:has-text('Run All Cells') >> nth=0")
