@@ -94,6 +94,14 @@ def test_regional_gram_is_that_of_the_places_in_the_mask(nst):
     assert torch.equal(nst.regional_gram(pictures, mask)[1], nst.gram_matrix(pictures[1:]))
 
 
+def test_an_empty_mask_is_refused_before_the_first_step(nst, vgg, load):
+    picture = load("coffee", 64)
+    masks = torch.cat([torch.ones(1, 1, 64, 96), torch.zeros(1, 1, 64, 96)])
+    statistic = partial(nst.regional_gram, masks=masks)
+    with pytest.raises(ValueError, match="a mask is 0 everywhere"):
+        nst.stylize(vgg, picture, torch.cat([picture, picture]), init="content", statistic=statistic, preview=False)
+
+
 def test_each_region_is_nearer_to_its_own_style(nst, vgg, load):
     content, first = load("coffee", 96), load("starry-night", 144)
     styles = torch.cat([first, nst.resize(load("night-cafe", 144), first.shape[-2:])])
