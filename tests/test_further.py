@@ -91,14 +91,16 @@ def test_regional_gram_is_that_of_the_places_in_the_mask(nst):
     assert torch.allclose(found[0], nst.gram_matrix(features[..., :3]), atol=1e-6)
     assert torch.allclose(found[1], nst.gram_matrix(features[..., 3:]), atol=1e-6)
     pictures = torch.rand(2, 5, 4, 4)
-    assert torch.equal(nst.regional_gram(pictures, mask)[1], nst.gram_matrix(pictures[1:]))
+    assert torch.equal(nst.regional_gram(pictures, torch.cat([mask, 1 - mask]))[1], nst.gram_matrix(pictures[1:]))
 
 
-def test_an_empty_mask_is_refused_before_the_first_step(nst, vgg, load):
+@pytest.mark.parametrize("masks", [[1], [1, 0], [1, 1, 1]], ids=["too few", "empty", "too many"])
+def test_masks_that_do_not_fit_the_paintings_are_refused_before_the_first_step(nst, vgg, load, monkeypatch, masks):
     picture = load("coffee", 64)
-    masks = torch.cat([torch.ones(1, 1, 64, 96), torch.zeros(1, 1, 64, 96)])
+    masks = torch.stack([torch.full((1, 64, 96), float(value)) for value in masks])
     statistic = partial(nst.regional_gram, masks=masks)
-    with pytest.raises(ValueError, match="a mask is 0 everywhere"):
+    monkeypatch.setattr(nst, "take_steps", None)
+    with pytest.raises(ValueError, match="one mask a painting, none empty"):
         nst.stylize(vgg, picture, torch.cat([picture, picture]), init="content", statistic=statistic, preview=False)
 
 
@@ -172,6 +174,21 @@ def test_wasserstein_distance_can_be_minimised(nst, load, dtype):
     image, history, _ = nst.stylize(vgg, load("cat", 64), load("starry-night", 96), num_steps=15, **settings)
     assert image.isfinite().all()
     assert history[-1]["style"] < 0.5 * history[0]["style"]
+
+
+def test_wasserstein_distance_keeps_more_content_at_the_same_distance_from_the_style(nst, vgg, load):
+    content, style = load("cat"), load("starry-night", 144)
+    statistic, distance = nst.gram_with_means, nst.wasserstein_distance
+    targets = nst.compute_targets(vgg, content, style, ["relu4_2"], STYLE_LAYERS, statistic)
+    losses = []
+    for options in ({}, {"statistic": statistic, "distance": distance, "style_weight": 8}):
+        image, _, _ = nst.stylize(vgg, content, style, num_steps=30, preview=False, **options)
+        found = nst.extract_features(vgg, image, ["relu4_2", *STYLE_LAYERS])
+        style_distance = nst.style_loss(found, targets[1], statistic, distance)
+        losses.append((nst.content_loss(found, targets[0]).item(), style_distance.item()))
+    (content_gram, distance_gram), (content_wasserstein, distance_wasserstein) = losses
+    assert content_wasserstein < 0.9 * content_gram, losses
+    assert distance_wasserstein < 1.1 * distance_gram, losses
 
 
 def test_coarse_to_fine_gets_nearer_to_a_large_pattern(nst, vgg, load):

@@ -287,6 +287,10 @@ def test_more_pixels_than_the_memory_holds(nst, vgg, monkeypatch):
     nst.check_memory(torch.zeros(1, 3, fits, fits * 3 // 2), style[..., :fits, :fits], torch.float32)
     with pytest.raises(MemoryError):
         nst.check_memory(torch.zeros(1, 3, fits + 2, fits * 3 // 2 + 3), style, torch.float32)
+    small, paintings = torch.zeros(1, 3, 64, 64), torch.zeros(2, 3, 280, 280)
+    nst.check_memory(small, paintings[:1], torch.float32)  # 63 MB
+    with pytest.raises(MemoryError):
+        nst.check_memory(small, paintings, torch.float32)  # 125 MB
 
 
 def gif_facts(path):

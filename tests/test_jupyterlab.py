@@ -71,7 +71,7 @@ def server(tmp_path):
 def sessions(server, body=None):
     """What the server answers to GET, or with a body to POST, of its list of notebooks and their kernels."""
     request = urllib.request.Request(f"{server}/api/sessions?token=test", body and json.dumps(body).encode())
-    return json.load(urllib.request.urlopen(request))
+    return json.load(urllib.request.urlopen(request, timeout=60))
 
 
 def test_run_all_cells_in_jupyterlab(server, tmp_path):
@@ -84,12 +84,13 @@ def test_run_all_cells_in_jupyterlab(server, tmp_path):
         page.goto(f"{server}/lab/tree/{name}?token=test")
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=120_000)
         for _ in range(240):
-            (kernel,) = [session["kernel"] for session in sessions(server)]
-            if kernel["connections"] and kernel["execution_state"] == "idle":
+            kernel = next((session["kernel"] for session in sessions(server)), {})
+            if kernel.get("connections") and kernel["execution_state"] == "idle":
                 break
             page.wait_for_timeout(500)
         else:
             pytest.fail(f"JupyterLab did not connect to its kernel: {kernel}")
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=120_000)
         page.evaluate(WATCH)
         page.click(".lm-MenuBar-item:has-text('Run')")
         page.click(".lm-Menu-item:has-text('Run All Cells') >> nth=0")
