@@ -1,6 +1,7 @@
 """The one way in which tests reach the notebook's code."""
 
 import ast
+import hashlib
 import json
 import types
 from pathlib import Path
@@ -11,15 +12,38 @@ NOTEBOOK = Path(__file__).parents[1] / "neural_style_transfer.ipynb"
 def sources():
     """Return the source of each code cell, without the lines that only IPython understands."""
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
-    return ["".join(line for line in lines if not line.startswith("%")) for lines in code]
+    code = ["".join(cell["source"]).splitlines() for cell in cells if cell["cell_type"] == "code"]
+    return ["\n".join(line for line in lines if not line.startswith("%")) for lines in code]
+
+
+def is_definition(node):
+    """Say whether a statement is an import, a function, or a constant with a name like LAYERS."""
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        return len(node.targets[0].id) > 1 and node.targets[0].id.isupper()
+    return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef)
 
 
 def load_definitions():
-    """Return a fresh module with the notebook's imports and functions; nothing else of the notebook is run."""
+    """Return a fresh module with the notebook's definitions; nothing else is run."""
     module = types.ModuleType("neural_style_transfer")
-    definitions = ast.Import | ast.ImportFrom | ast.FunctionDef
     for source in sources():
-        kept = [node for node in ast.parse(source).body if isinstance(node, definitions)]
+        kept = [node for node in ast.parse(source).body if is_definition(node)]
         exec(compile(ast.Module(kept, []), NOTEBOOK.name, "exec"), vars(module))
     return module
+
+
+def source_digest(notebook):
+    """Return a digest of all code of a notebook, given as the dictionary in its file."""
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return hashlib.sha256("\0".join(code).encode()).hexdigest()
+
+
+def stamp():
+    """Write into the notebook which code its outputs are of, after it was run."""
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    notebook["metadata"]["outputs_of_source"] = source_digest(notebook)
+    NOTEBOOK.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    stamp()

@@ -14,35 +14,44 @@ import pytest
 from definitions import NOTEBOOK
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to test JupyterLab")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="pip install playwright to test JupyterLab"
+)
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="apt-get install chromium to test JupyterLab")
-SMALL = {"image_size": 128, "num_steps": 20, "experiment_steps": 1}
+SMALL = {"image_size": 128, "num_steps": 8, "experiment_size": 64}
 
 WATCH = """() => {
     window.previews = new Set();
     const look = () => document.querySelectorAll('.jp-OutputArea-output img').forEach((image) => {
         if (image.src.startsWith('data:image/jpeg')) window.previews.add(image.src);
     });
-    new MutationObserver(look).observe(document.body, {subtree: true, childList: true, attributes: true});
+    const what = {subtree: true, childList: true, attributes: true};
+    new MutationObserver(look).observe(document.body, what);
 }"""
 
 FINISHED = """() => [...document.querySelectorAll('.jp-OutputArea-output')].some(
-    (output) => output.textContent.includes('This run took') || output.dataset.mimeType?.endsWith('error'))"""
+    (output) => output.textContent.includes('the end')
+        || output.dataset.mimeType?.endsWith('error'))"""
 
 
 @pytest.fixture
 def server(tmp_path):
-    """The address of a JupyterLab in a folder with the notebook, at a small size and without outputs."""
+    """The address of a JupyterLab with the notebook, at a small size and without outputs."""
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             source = "".join(cell["source"])
             for name, value in SMALL.items():
-                source, count = re.subn(rf"^{name} = .*$", f"{name} = {value}", source, flags=re.MULTILINE)
+                source, count = re.subn(
+                    rf"^{name} = .*$", f"{name} = {value}", source, flags=re.MULTILINE
+                )
                 assert count == 1
             cell["source"] = source
         if cell["cell_type"] == "code":
+            source = "".join(cell["source"]).replace('cat.jpg"), 192)', 'cat.jpg"), 64)')
+            cell.update(source=source.replace('night.jpg"), 288)', 'night.jpg"), 96)'))
             cell.update(outputs=[], execution_count=None)
+    notebook["cells"][-1]["source"] += ["\nprint('the end')"]
     (tmp_path / NOTEBOOK.name).write_text(json.dumps(notebook), encoding="utf-8")
     shutil.copytree(NOTEBOOK.parent / "assets", tmp_path / "assets")
     with socket.socket() as free:
@@ -51,7 +60,9 @@ def server(tmp_path):
     options = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=test"]
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     environment["JUPYTER_CONFIG_DIR"] = str(tmp_path / "config")  # not the user's own settings
-    process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], cwd=tmp_path, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", *options], cwd=tmp_path, env=environment
+    )
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(120):
@@ -69,17 +80,23 @@ def server(tmp_path):
 
 
 def sessions(server, body=None):
-    """What the server answers to GET, or with a body to POST, of its list of notebooks and their kernels."""
-    request = urllib.request.Request(f"{server}/api/sessions?token=test", body and json.dumps(body).encode())
+    """What the server answers to GET, or with a body to POST, of its list of kernels."""
+    request = urllib.request.Request(
+        f"{server}/api/sessions?token=test", body and json.dumps(body).encode()
+    )
     return json.load(urllib.request.urlopen(request, timeout=60))
 
 
 def test_run_all_cells_in_jupyterlab(server, tmp_path):
     # JupyterLab looks idle before its kernel is there. Cells that are run then can be lost.
     name = NOTEBOOK.name
-    sessions(server, {"path": name, "name": name, "type": "notebook", "kernel": {"name": "python3"}})
+    sessions(
+        server, {"path": name, "name": name, "type": "notebook", "kernel": {"name": "python3"}}
+    )
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         page.goto(f"{server}/lab/tree/{name}?token=test")
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=120_000)
@@ -90,7 +107,9 @@ def test_run_all_cells_in_jupyterlab(server, tmp_path):
             page.wait_for_timeout(500)
         else:
             pytest.fail(f"JupyterLab did not connect to its kernel: {kernel}")
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=120_000)
+        page.wait_for_selector(
+            ".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=120_000
+        )
         page.evaluate(WATCH)
         page.click(".lm-MenuBar-item:has-text('Run')")
         page.click(".lm-Menu-item:has-text('Run All Cells') >> nth=0")

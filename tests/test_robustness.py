@@ -1,4 +1,4 @@
-"""What must not go wrong in silence: broken files, odd pictures, steps that lead nowhere, a crash while saving."""
+"""What must not go wrong in silence: broken files, odd pictures, a crash while saving."""
 
 import io
 import random
@@ -6,11 +6,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from definitions import NOTEBOOK, sources
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -32,7 +30,7 @@ def broken(data, generator):
 
 @pytest.fixture
 def no_hang():
-    """A function that lets the test fail after some seconds; `load_image` does not catch what pytest raises."""
+    """A function that lets the test fail after some seconds; `load_image` lets it through."""
 
     def give_up(*_):
         pytest.fail("reading one file took too long")
@@ -53,7 +51,7 @@ def test_broken_files_are_read_or_refused(nst, random_image, tmp_path, no_hang, 
     exif = Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()
-    picture = nst.to_pil(random_image(0, 48, 64))
+    picture = nst.to_picture(random_image(0, 48, 64))
     picture.save(file, {"jpg": "jpeg"}.get(ending, ending), exif=exif)
     outcomes = {"read": 0, "refused": 0}
     for _ in range(CASES):
@@ -75,13 +73,23 @@ def test_broken_files_are_read_or_refused(nst, random_image, tmp_path, no_hang, 
     assert min(outcomes.values()) > CASES / 50
 
 
-MODES = {"png": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"], "jpg": ["L", "RGB", "CMYK"], "webp": ["RGB", "RGBA"]}
-MODES |= {"gif": ["1", "L", "P", "RGB", "RGBA"], "tif": ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "LAB"]}
+MODES = {
+    "png": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
+    "jpg": ["L", "RGB", "CMYK"],
+    "webp": ["RGB", "RGBA"],
+}
+MODES |= {
+    "gif": ["1", "L", "P", "RGB", "RGBA"],
+    "tif": ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "LAB"],
+}
 MODES |= {"bmp": ["1", "L", "P", "RGB", "RGBA"]}
 
 
 @settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     kind=st.sampled_from([(ending, mode) for ending, modes in MODES.items() for mode in modes]),
@@ -108,40 +116,11 @@ def test_any_picture_is_read_or_refused(nst, tmp_path, kind, size, image_size, o
         width, height = height, width
     assert min(image.shape[2:]) == image_size
     for found, side in zip(image.shape[2:], (height, width), strict=True):
-        assert abs(found - image_size * side / min(size)) < 2 + 0.05 * found  # a JPEG may be decoded at a fraction
+        assert (
+            abs(found - image_size * side / min(size)) < 2 + 0.05 * found
+        )  # a JPEG may be decoded at a fraction
     assert image.dtype == torch.float32
     assert 0 <= image.min() <= image.max() <= 1
-
-
-@pytest.mark.parametrize(
-    "setting", [{"learning_rate": 0}, {"learning_rate": 1e-9}, {"learning_rate": 0, "num_steps": 2}]
-)
-def test_a_loss_that_does_not_move_stops_the_run(nst, vgg, random_image, capsys, setting):
-    pair = random_image(0), random_image(1)
-    image, history, frames = nst.stylize(vgg, *pair, preview=False, **{"num_steps": 50, **setting})
-    assert len(history) == min(5, setting.get("num_steps", 5)) + 1
-    assert frames
-    expected = nst.first_image(*pair, "matched", 0).clamp(0, 1)
-    assert torch.allclose(image, expected, atol=1e-6)
-    message = capsys.readouterr().out
-    assert "The loss stays at " in message
-    assert f"raise learning_rate ({setting['learning_rate']})" in message
-
-
-def test_a_loss_that_is_zero_does_not_stop_the_run(nst, vgg, random_image, capsys):
-    settings = {"init": "content", "style_weight": 0, "tv_weight": 0, "num_steps": 7, "preview": False}
-    image, history, _ = nst.stylize(vgg, random_image(0), random_image(1), **settings)
-    assert len(history) == 7
-    assert torch.allclose(image, random_image(0), atol=1e-4)
-    assert not capsys.readouterr().out
-
-
-@pytest.mark.parametrize("init", ["content", "matched", "noise"])
-@pytest.mark.parametrize("learning_rate", [0.02, 0.3])
-def test_a_loss_that_moves_does_not_stop_the_run(nst, vgg, random_image, init, learning_rate):
-    pair = random_image(0), random_image(1)
-    _, history, _ = nst.stylize(vgg, *pair, init=init, learning_rate=learning_rate, num_steps=7, preview=False)
-    assert len(history) == 7
 
 
 KILL = """
@@ -162,21 +141,7 @@ def test_a_kill_between_write_and_rename_leaves_the_earlier_file(nst, tmp_path):
     code = KILL.format(tests=str(Path(__file__).parent), path=str(path))
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert path.read_bytes() == b"earlier"
-    assert (tmp_path / "a.part.png").read_bytes() == b"complete"
+    (left,) = [file for file in tmp_path.glob("*/*")]
+    assert left.read_bytes() == b"complete"
     nst.save_safely(lambda unfinished: unfinished.write_bytes(b"later"), path)
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"a.png": b"later"}
-
-
-def test_only_in_colab_packages_are_installed(monkeypatch):
-    source = next(source for source in sources() if "google.colab" in source)
-    calls = []
-    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: calls.append((args, kwargs)))
-    exec(source, {})
-    assert not calls
-    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
-    exec(source, {})
-    ((command,), options) = calls[0]
-    assert command[1:4] == ["-m", "pip", "install"]
-    assert options == {"check": True}
-    required = (NOTEBOOK.parent / "requirements.txt").read_text(encoding="utf-8")
-    assert all(name in required for name in command if name.isalpha() and name not in ("pip", "install"))
+    assert path.read_bytes() == b"later"
