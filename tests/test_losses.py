@@ -160,3 +160,10 @@ def test_a_mask_of_ones_changes_nothing(nst):
     features = {"a": torch.rand(1, 5, 8, 12)}
     masked = nst.apply_masks(features, torch.ones(1, 1, 64, 96))
     assert torch.allclose(masked["a"], features["a"])
+
+
+def test_the_gradient_of_the_gram_matrix_keeps_the_memory_layout(nst):
+    """Otherwise a step on a CPU takes 7 % longer."""
+    features = torch.rand(1, 8, 5, 7).to(memory_format=torch.channels_last).requires_grad_()
+    (gradient,) = torch.autograd.grad(nst.gram_matrix(features).square().sum(), features)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)

@@ -143,11 +143,12 @@ def test_the_arguments_are_left_alone(nst, vgg, pair):
 
 def test_bfloat16_stays_close_to_float32(nst, vgg, pair):
     rounded = nst.load_vgg19().to(torch.bfloat16)
-    totals = []
+    steps = []
     for network in (vgg, rounded):
-        _, history = nst.run(nst.stylize(network, *pair, num_steps=20))
-        totals.append(history[-1]["total"])
-    assert totals[1] == pytest.approx(totals[0], rel=0.1)
+        _, history = nst.run(nst.stylize(network, *pair, num_steps=2))
+        steps.append(history)
+    for precise, other in zip(*steps, strict=True):
+        assert other == pytest.approx(precise, rel=0.05)
 
 
 @pytest.mark.parametrize("init", ["content", "matched", "noise"])
@@ -226,13 +227,17 @@ def test_stop_keeps_what_there_is(nst, capsys):
 
 def test_stop_at_a_smaller_size_saves_picture_and_gif(nst, tmp_path):
     def steps():
-        yield from picture_and_losses([3.0] * 6)
+        for seed in range(7):
+            yield (
+                torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed)),
+                {"total": 1},
+            )
         raise KeyboardInterrupt
 
     nst.watch(steps(), tmp_path / "a.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif", "a.png"]
     with Image.open(tmp_path / "a.gif") as gif:
-        assert gif.n_frames == 3  # the first, the sixth, and the one where it stopped
+        assert gif.n_frames == 3  # the first, the sixth, and the seventh, where it stopped
 
 
 def test_watch_previews_each_tenth_step(nst, tmp_path, monkeypatch):
@@ -242,10 +247,18 @@ def test_watch_previews_each_tenth_step(nst, tmp_path, monkeypatch):
     assert shown == ["step 10", "step 20"]
 
 
-def test_a_far_too_large_learning_rate_is_survived(nst, vgg, pair, capsys):
-    image, history = nst.watch(nst.stylize(vgg, *pair, num_steps=50, learning_rate=20))
-    assert image.isfinite().all()
-    assert len(history) < 50
+@pytest.mark.parametrize("learning_rate", [3, 20])
+def test_a_too_large_learning_rate_ends_in_a_sentence(nst, vgg, pair, capsys, learning_rate):
+    """It may explode at the first step or later; later, a picture is kept."""
+    try:
+        image, history = nst.watch(
+            nst.stylize(vgg, *pair, num_steps=50, learning_rate=learning_rate)
+        )
+    except RuntimeError as error:
+        assert "lower learning_rate" in str(error)
+    else:
+        assert image.isfinite().all()
+        assert len(history) < 50
     assert "lower learning_rate" in capsys.readouterr().out
 
 
@@ -287,4 +300,4 @@ def test_a_style_with_an_empty_mask_is_nowhere(nst, vgg, asset):
     paintings = torch.cat([picture, picture.flip(1)])
     masks = torch.cat([mask, 0 * mask])
     image, _ = nst.run(nst.stylize(vgg, picture, paintings, picture, num_steps=3, masks=masks))
-    assert torch.allclose(image, picture, atol=1e-2)  # the first painting is the picture itself
+    assert (image - picture).abs().mean() < 0.05  # the first painting is the picture itself
