@@ -18,7 +18,7 @@ sync_api = pytest.importorskip(
     "playwright.sync_api", reason="pip install playwright to test JupyterLab"
 )
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="apt-get install chromium to test JupyterLab")
-SMALL = {"image_size": 128, "num_steps": 8, "experiment_size": 64}
+SMALL = {"image_size": 64, "num_steps": 8, "experiment_size": 64}
 
 WATCH = """() => {
     window.previews = new Set();
@@ -113,7 +113,7 @@ def test_run_all_cells_in_jupyterlab(server, tmp_path):
         page.evaluate(WATCH)
         page.click(".lm-MenuBar-item:has-text('Run')")
         page.click(".lm-Menu-item:has-text('Run All Cells') >> nth=0")
-        page.wait_for_function(FINISHED, polling=1000, timeout=600_000)
+        page.wait_for_function(FINISHED, polling=1000, timeout=900_000)
         assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
         assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
         assert page.evaluate("() => window.previews.size") > 30
