@@ -51,7 +51,8 @@ def server(tmp_path):
             source = "".join(cell["source"]).replace('cat.jpg"), 192)', 'cat.jpg"), 64)')
             cell.update(source=source.replace('night.jpg"), 288)', 'night.jpg"), 96)'))
             cell.update(outputs=[], execution_count=None)
-    notebook["cells"][-1]["source"] += ["\nprint('the end')"]
+    end = {"cell_type": "code", "id": "the-end", "metadata": {}, "source": "print('the end')"}
+    notebook["cells"].append({**end, "outputs": [], "execution_count": None})
     (tmp_path / NOTEBOOK.name).write_text(json.dumps(notebook), encoding="utf-8")
     shutil.copytree(NOTEBOOK.parent / "assets", tmp_path / "assets")
     with socket.socket() as free:
