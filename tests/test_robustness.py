@@ -45,14 +45,14 @@ def no_hang():
 
 
 @pytest.mark.filterwarnings("ignore")  # of Pillow, about what it reads
-@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "gif"])
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "gif", "heic", "avif"])
 def test_broken_files_are_read_or_refused(nst, random_image, tmp_path, no_hang, ending):
     generator = random.Random(ending)
     exif = Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()
     picture = nst.to_picture(random_image(0, 48, 64))
-    picture.save(file, {"jpg": "jpeg"}.get(ending, ending), exif=exif)
+    picture.save(file, {"jpg": "jpeg", "heic": "heif"}.get(ending, ending), exif=exif.tobytes())
     outcomes = {"read": 0, "refused": 0}
     for _ in range(CASES):
         path = tmp_path / f"broken.{ending}"
