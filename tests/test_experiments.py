@@ -9,7 +9,7 @@ PAIRS = [("cat", "starry-night"), ("coffee", "night-cafe")]
 
 
 def style_targets(nst, vgg, style):
-    return nst.compute_targets(vgg, style, style, [])[1]
+    return nst.compute_targets(vgg, style, style)[1]
 
 
 def style_loss(nst, vgg, image, targets):
