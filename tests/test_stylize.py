@@ -251,14 +251,14 @@ def test_stop_at_a_smaller_size_saves_picture_and_gif(nst, tmp_path):
     nst.watch(steps(), tmp_path / "a.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gif", "a.png"]
     with Image.open(tmp_path / "a.gif") as gif:
-        assert gif.n_frames == 3  # the first, the eleventh, and the last, where it stopped
+        assert gif.n_frames == 4  # steps 1, 6 and 11, and the last, where it stopped
 
 
-def test_watch_previews_each_tenth_step(nst, tmp_path, monkeypatch):
+def test_watch_previews_each_fifth_step(nst, tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(nst, "show", lambda images, captions, height: shown.append(captions[0]))
     nst.watch(picture_and_losses([1.0] * 25), tmp_path / "a.png")
-    assert shown == ["step 1", "step 11", "step 21"]
+    assert shown == [f"step {step}" for step in (1, 6, 11, 16, 21)]
 
 
 @pytest.mark.parametrize("learning_rate", [3, 20])
