@@ -128,7 +128,7 @@ def parameters(committed):
 
 def test_the_readme_names_every_knob_and_its_default(committed, readme):
     for name, value in parameters(committed).items():
-        if name.endswith("_path"):  # the two pictures
+        if name.endswith("_path"):
             assert f"`{name}`" in readme
         else:
             shown = f'`"{value}"`' if isinstance(value, str) else f"`{value}`"

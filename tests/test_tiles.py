@@ -71,7 +71,7 @@ def test_a_halo_that_is_too_small_is_noticed_by_this_measure(nst, vgg, random_im
     assert relative_difference(found, expected) > 1e-3
 
 
-def test_the_features_of_a_tile_are_not_kept(nst, vgg, random_image, monkeypatch):
+def test_the_features_of_a_tile_are_not_kept(nst, vgg, random_image):
     """What the graph holds after the first pass is less than the features of one tile."""
     held = []
     hooks = torch.autograd.graph.saved_tensors_hooks(
