@@ -320,10 +320,9 @@ def compare(name, size, limit, folder):
         if status or picture is None:
             print_row(program, f"no picture after {seconds:.0f}", f"{peak / 1e9:.1f}")
             continue
-        time_cell = f"{seconds:.0f}"
-        if status is None:
-            time_cell = f"stopped after {seconds:.0f} at {min(picture.size)} pixels"
+        time_cell = f"{seconds:.0f}" if status == 0 else f"stopped after {seconds:.0f}"
         if abs(min(picture.size) - size) > 1:
+            time_cell += f" at {min(picture.size)} pixels"
             picture = picture.resize((content.shape[-1], content.shape[-2]))
         path = folder / f"{own_folder.name}.png"
         picture.save(path)
