@@ -280,7 +280,8 @@ def distances_of_neural_style_pt(nst, padded, image, content, style):
 
 
 def make_sheet(rows, path, height=256):
-    """Save rows of (caption, picture) as one sheet, each picture `height` pixels high."""
+    """Save rows of (caption, picture) as one sheet, at most four beside each other."""
+    rows = [row[first : first + 4] for row in rows for first in range(0, len(row), 4)]
     rows = [
         [(caption, p.resize((round(p.width * height / p.height), height))) for caption, p in row]
         for row in rows

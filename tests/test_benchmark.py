@@ -119,7 +119,7 @@ def test_programs_make_pictures_that_are_measured(peers, tmp_path):
     for row in rows:
         assert len(row) == 10
         assert all(math.isfinite(float(figure)) for figure in row[2:])
-    assert Image.open(tmp_path / "peers-64.jpg").height == 256 + 26
+    assert Image.open(tmp_path / "peers-64.jpg").height == 2 * (256 + 26)
 
 
 def test_neural_style_pt_is_given_the_published_weights(speed, peers, tmp_path, random_image):
