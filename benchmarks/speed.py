@@ -377,7 +377,7 @@ def growth(sizes, tiled_sizes, device, plot):
             logarithms = [[math.log(value) for value in values] for values in (pixels, seconds)]
             print(f"exponent of time: {statistics.linear_regression(*logarithms).slope:.2f}")
         for axis, values in zip(axes, (seconds, [peak / 1e9 for peak in peaks]), strict=True):
-            axis.loglog([value / 1e6 for value in pixels], values, "o-", label=name)
+            axis.plot([value / 1e6 for value in pixels], values, "o-", label=name)
     for axis, title in zip(axes, ("seconds an evaluation", "memory, GB"), strict=True):
         axis.set(title=title, xlabel="megapixels")
         axis.grid(alpha=0.3)
