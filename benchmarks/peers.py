@@ -89,7 +89,7 @@ def classic_loop(content, style, size, path):
 
 
 def style_transfer_pytorch(content, style, size, path):
-    """The algorithm of style-transfer-pytorch (K. Crowson), written from its description.
+    """The algorithm of style-transfer-pytorch (K. Crowson), written anew with its settings.
 
     Sizes that grow by the root of 2 from a long side of 128, Adam, 1000 evaluations at the first
     and 500 at each further, running average of the pictures; losses scaled by the sum of absolute
