@@ -38,6 +38,7 @@ FINISHED = """() => [...document.querySelectorAll('.jp-OutputArea-output')].some
 def server(tmp_path):
     """The address of a JupyterLab with the notebook, at a small size and without outputs."""
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    replaced = 0
     for cell in notebook["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             source = "".join(cell["source"])
@@ -48,9 +49,12 @@ def server(tmp_path):
                 assert count == 1
             cell["source"] = source
         if cell["cell_type"] == "code":
-            source = "".join(cell["source"]).replace('cat.jpg"), 192)', 'cat.jpg"), 64)')
-            cell.update(source=source.replace('night.jpg"), 288)', 'night.jpg"), 96)'))
-            cell.update(outputs=[], execution_count=None)
+            source = "".join(cell["source"])
+            for large, small in (('cat.jpg"), 160)', "64"), ('night.jpg"), 240)', "96")):
+                replaced += source.count(large)
+                source = source.replace(large, f"{large.split()[0]} {small})")
+            cell.update(source=source, outputs=[], execution_count=None)
+    assert replaced == 2
     end = {"cell_type": "code", "id": "the-end", "metadata": {}, "source": "print('the end')"}
     notebook["cells"].append({**end, "outputs": [], "execution_count": None})
     (tmp_path / NOTEBOOK.name).write_text(json.dumps(notebook), encoding="utf-8")

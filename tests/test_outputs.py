@@ -46,7 +46,6 @@ def test_part_one_gives_the_committed_numbers_again(capsys, monkeypatch):
             lines = [line for line in source.splitlines() if not line.startswith("%")]
             capsys.readouterr()
             exec("\n".join(lines), names)
-            names["display"] = lambda *args, **kwargs: None
             found = numbers(capsys.readouterr().out)
             texts = ["".join(output.get("text", "")) for output in cell["outputs"]]
             expected = numbers("".join(texts))
