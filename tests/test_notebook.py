@@ -184,7 +184,7 @@ class Cells:
             exec(compile(source, NOTEBOOK.name, "exec"), self.names)
             if "content_path = " in source:
                 self.names.update(self.knobs)
-        plt.close("all")
+            plt.close("all")
 
     def set_up(self):
         self.run("import pygifsicle", "def watch")
