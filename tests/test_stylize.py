@@ -95,10 +95,7 @@ def test_forty_steps_lower_the_loss(nst, vgg, pair):
 @pytest.mark.parametrize(("side", "scales"), [(160, (4, 2, 1)), (159, (2, 1))])
 def test_steps_halve_when_sizes_double(nst, vgg, random_image, side, scales):
     """The smallest painting has at least 40 pixels a side."""
-    content, style = (
-        nst.resize(random_image(1), [160, 176]),
-        nst.resize(random_image(2), [side] * 2),
-    )
+    content, style = random_image(1, 160, 176), nst.resize(random_image(2), [side, side])
     sizes = [tuple(image.shape[-2:]) for image, _ in nst.stylize(vgg, content, style, num_steps=1)]
     assert sizes == [(160 // scale, 176 // scale) for scale in scales for _ in range(scale)]
 
