@@ -8,8 +8,9 @@ last one counts. The pictures go to results/peers, with a sheet of all of them.
 
 Two programs are packages. Two more are written here: a classic loop, and the algorithm of
 style-transfer-pytorch with its settings. That was made for torchvision's VGG-19, which takes
-pictures divided by their standard deviation. So the features of the published VGG-19 are multiplied
-by its inverse. Layers of the two networks may differ by other factors.
+pictures divided by their standard deviation. So the features of the published VGG-19, which are
+those of pictures in 0…255, are divided by 255 and multiplied by the inverse of that deviation.
+Layers of the two networks may differ by other factors.
 """
 
 import argparse
@@ -44,7 +45,7 @@ PAIRS = {
     "rocket": ("rocket.jpg", "starry-night.jpg"),
 }
 SAVE_EVERY = 25  # evaluations; a picture after the limit is then at most that old
-PER_DEVIATION = 4.4
+PER_DEVIATION = 4.4 / 255
 
 
 # Each of these functions makes a picture at `path` from the files `content` and `style`, with
@@ -209,15 +210,13 @@ def fit(picture, long_side):
 
 
 def published_weights(vgg):
-    """Return the weights as they were published: for blue, green, red in 0…255 less their mean."""
-    with_zero_padding(vgg)  # takes the mean out of the bias of the first layer
+    """Return the notebook's weights under the names that neural-style-pt expects."""
     state = {}
     convolutions = [layer for layer in vgg if isinstance(layer, torch.nn.Conv2d)]
     indices = [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28]
     for index, layer in zip(indices, convolutions, strict=True):
-        weight = layer.weight.flip(1) if index == 0 else layer.weight
-        state[f"features.{index}.weight"] = weight.contiguous()
-        state[f"features.{index}.bias"] = layer.bias * 255
+        state[f"features.{index}.weight"] = layer.weight.contiguous()
+        state[f"features.{index}.bias"] = layer.bias
     return state
 
 
@@ -265,17 +264,17 @@ def distances(nst, vgg, image, content, style):
 def distances_of_neural_style_pt(nst, padded, image, content, style):
     """Return content and style distance as neural-style-pt measures them, without its weights.
 
-    Mean squares of features of 0…255, and of Gram matrices divided by their number.
+    Mean squares of features, and of Gram matrices divided by their number.
     """
     content_targets, style_targets = nst.compute_targets(padded, content, style)
     features = nst.extract_features(padded, image, [*content_targets, *style_targets])
     content_distance = style_distance = 0
     for layer, target in content_targets.items():
-        content_distance += F.mse_loss(255 * features[layer], 255 * target).item()
+        content_distance += F.mse_loss(features[layer], target).item()
     for layer, target in style_targets.items():
-        scale = 255**2 / features[layer].shape[1]
+        channels = features[layer].shape[1]
         gram = nst.gram_matrix(features[layer])
-        style_distance += F.mse_loss(scale * gram, scale * target).item()
+        style_distance += F.mse_loss(gram / channels, target / channels).item()
     return [content_distance, style_distance]
 
 

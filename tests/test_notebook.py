@@ -290,7 +290,8 @@ def test_the_knobs_of_part_one_do_not_reach_the_result(tmp_path):
         ({"style_path": ""}, FileNotFoundError, "no file '.' in"),
         ({"device": "cuda:99"}, RuntimeError, "device 'cuda:99' cannot be used: set device = 'cpu"),
         ({"style_scale": 0}, ValueError, "style_scale is 0: give a number from 0.1"),
-        ({"num_steps": 5.5}, ValueError, "num_steps is 5.5: give a whole number from 1"),
+        ({"num_steps": 5.5}, ValueError, "num_steps is 5.5: give a whole number from 2"),
+        ({"num_steps": 1}, ValueError, "num_steps is 1: give a whole number from 2"),
         ({"image_size": 31}, ValueError, "image_size is 31: give a whole number from 32"),
         ({"experiment_size": "64"}, ValueError, "experiment_size is '64': give a whole number"),
         ({"seed": "abc"}, ValueError, "seed is 'abc': give a whole number"),
@@ -378,7 +379,7 @@ def result_of(folder, tiles_from="5e5", **knobs):
 
 @pytest.mark.usefixtures("in_the_notebooks_folder")
 def test_several_paintings_are_mixed_in_their_shares(tmp_path):
-    names = result_of(tmp_path, style_path=PAINTINGS, style_shares=[3, 1], num_steps=1)
+    names = result_of(tmp_path, style_path=PAINTINGS, style_shares=[3, 1], num_steps=2)
     width = names["paintings"][0].shape[-1]
     assert names["painting"].shape[-1] == 4 * width
     assert names["painting"][..., width : 2 * width].equal(names["paintings"][0])
@@ -462,6 +463,8 @@ def test_a_crash_while_saving_overwrites_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("in_the_notebooks_folder")
 def test_stop_keeps_the_result(tmp_path):
+    earlier = tmp_path / "cat-in-starry-night.png"
+    earlier.write_bytes(b"earlier")
     cells = Cells(tmp_path, num_steps=50)
     cells.set_up()
     show, calls = cells.names["show"], []
@@ -475,7 +478,9 @@ def test_stop_keeps_the_result(tmp_path):
     cells.names["show"] = stop_at_the_third_preview
     cells.run(RUN)
     assert 10 <= len(cells.names["result_history"]) <= 15
-    assert (tmp_path / "cat-in-starry-night.png").exists()
+    assert (tmp_path / "cat-in-starry-night-unfinished.png").exists()
+    assert earlier.read_bytes() == b"earlier"
+    assert not (tmp_path / "cat-in-starry-night.gif").exists()
     cells.run(SHOW)
 
 
@@ -567,11 +572,14 @@ def test_the_limit_of_a_container_counts(nst, tmp_path):
 
 @pytest.mark.usefixtures("in_the_notebooks_folder")
 def test_the_large_experiments_are_no_larger_than_memory_allows(tmp_path):
-    cells = Cells(tmp_path)
+    cells = Cells(tmp_path, experiment_size=8192)
     cells.set_up()
-    cells.names["most_pixels"] = 1.5 * 80**2
+    cells.names["most_pixels"] = 1.51 * 80**2
     cells.run("coffee = load_image")
-    assert min(cells.names["coffee"].shape[2:]) == 80
+    assert min(cells.names["coffee"].shape[2:]) == cells.names["experiment_size"] == 80
+    cells.names.update(photograph=torch.zeros(1, 3, 32, 320), image_size=32)  # a panorama
+    cells.run("coffee = load_image")
+    assert 10 * cells.names["experiment_size"] ** 2 <= cells.names["most_pixels"]
     cells.run("large_rocket = load_image")
     assert min(cells.names["large"].shape[2:]) == 80
 
@@ -583,7 +591,7 @@ def test_parts_four_and_five_make_what_is_in_assets(tmp_path):
     cells.run(RUN, "small = load_image")
     cells.run("experiments_folder = ", '/ "many" /')
     many = tmp_path / "experiments" / "many"
-    assert {path.name for path in many.iterdir()} == {"coffee.png", "rocket.png"}
+    assert {path.name for path in many.iterdir()} == {"coffee.jpg.png", "rocket.jpg.png"}
     folders = tmp_path, tmp_path / "experiments"
     made = {path.name for folder in folders for path in folder.glob("*.*")}
     assert shown_pictures() <= made | BY_OTHER_COMMANDS
