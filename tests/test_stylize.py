@@ -63,20 +63,48 @@ def test_the_changes_of_the_first_step_add_up_to_the_learning_rate(nst, vgg, pai
 
 
 @pytest.mark.parametrize("optimize", ["optimize", "optimize_in_tiles"])
-@pytest.mark.parametrize(
-    ("learning_rate", "proposed", "taken"), [(1, 1.0, 0.05), (0.1, 1.0, 0.005), (1, 0.03, 0.03)]
-)
+@pytest.mark.parametrize(("learning_rate", "share"), [(1, 0.25), (0.1, 0.025), (10, 1)])
 def test_a_step_that_is_too_long_is_shortened(
-    nst, vgg, pair, monkeypatch, optimize, learning_rate, proposed, taken
+    nst, vgg, pair, monkeypatch, optimize, learning_rate, share
 ):
+    """Here the optimiser moves a quarter of the places by 0.8, some up, some down."""
+    proposed = torch.zeros_like(pair[0])
+    proposed[..., ::2, ::4], proposed[..., ::2, 1::4] = 0.8, -0.8
+    assert proposed.abs().mean() == pytest.approx(0.2)
+    optimizers = []
+
     def jump(self, closure):
-        self.param_groups[0]["params"][0].data.add_(proposed)
+        optimizers.append(self)
+        (image,) = self.param_groups[0]["params"]
+        self.state[image]["t"] = 1.0
+        image.data.add_(proposed)
 
     monkeypatch.setattr(torch.optim.LBFGS, "step", jump)
     targets = nst.compute_targets(vgg, *pair)
     steps = getattr(nst, optimize)(vgg, pair[0], targets, 1, learning_rate=learning_rate)
     image, _ = next(steps)
-    assert torch.allclose(image, pair[0] + taken, atol=1e-6)
+    assert torch.allclose(image, pair[0] + share * proposed, atol=1e-6)
+    (state,) = optimizers[0].state.values()
+    assert state["t"] == pytest.approx(share)
+
+
+def test_the_optimiser_remembers_the_step_that_was_taken(nst, vgg, pair, monkeypatch):
+    """Here it takes a hundred times the learning rate that it was given, so steps are too long."""
+    optimizers, step = [], torch.optim.LBFGS.step
+
+    def hasty_step(self, closure):
+        optimizers.append(self)
+        self.param_groups[0]["lr"] = 100
+        return step(self, closure)
+
+    monkeypatch.setattr(torch.optim.LBFGS, "step", hasty_step)
+    targets, pictures = nst.compute_targets(vgg, *pair), []
+    for image, _ in nst.optimize(vgg, pair[0], targets, 3):
+        pictures.append(image.clone())
+    taken = pictures[1] - pictures[0]
+    assert taken.abs().mean() == pytest.approx(0.05, rel=1e-3)
+    (state,) = optimizers[0].state.values()
+    assert torch.allclose(state["old_stps"][-1], taken.flatten(), atol=1e-5)
 
 
 @pytest.mark.parametrize("optimize", ["optimize", "optimize_in_tiles"])
@@ -291,14 +319,14 @@ def test_stop_at_a_smaller_size_saves_picture_and_gif(nst, tmp_path):
         "a-unfinished.png",
     ]
     with Image.open(tmp_path / "a-unfinished.gif") as gif:
-        assert gif.n_frames == 4  # steps 1, 6 and 11, and the last, where it stopped
+        assert gif.n_frames == 4  # steps 1, 5 and 10, and the last, where it stopped
 
 
 def test_watch_previews_each_fifth_step(nst, tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(nst, "show", lambda images, captions, height: shown.append(captions[0]))
     nst.watch(picture_and_losses([1.0] * 25), tmp_path / "a.png")
-    assert shown == [f"step {step}" for step in (1, 6, 11, 16, 21)]
+    assert shown == [f"step {step}" for step in (1, 5, 10, 15, 20, 25)]
 
 
 @pytest.mark.parametrize("learning_rate", [3, 20])

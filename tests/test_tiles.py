@@ -63,6 +63,19 @@ def test_losses_and_gradient_are_those_of_the_whole(nst, vgg, random_image, size
     assert relative_difference(found[border], expected[border]) < 1e-5
 
 
+def test_tiles_are_about_equal(nst, vgg, random_image, monkeypatch):
+    """576 pixels are two tiles of 288, not 544 and a strip of 32; each box has a halo of 80."""
+    boxes, extract = [], nst.extract_features
+
+    def spy(vgg, image, layers):
+        boxes.append(tuple(image.shape[2:]))
+        return extract(vgg, image, layers)
+
+    monkeypatch.setattr(nst, "extract_features", spy)
+    nst.measure_in_tiles(vgg, random_image(1, 64, 576), ["relu2_1"], ["relu1_1"])
+    assert boxes == [(64, 368)] * 2
+
+
 def test_a_halo_that_is_too_small_is_noticed_by_this_measure(nst, vgg, random_image):
     content, image, style = (random_image(seed, 256, 256) for seed in (1, 2, 3))
     targets = nst.compute_targets(vgg, content, style)
