@@ -400,7 +400,7 @@ def main():
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--size", type=int, nargs="+", default=[256, 512], help="short sides")
     parser.add_argument("--growth", type=int, nargs="+", default=[128, 256, 512, 724, 1024])
-    parser.add_argument("--tiles", type=int, nargs="+", default=[724, 1024, 1536])
+    parser.add_argument("--tiles", type=int, nargs="+", default=[816, 1154, 1632, 2308])
     parser.add_argument("--plot", type=Path, help="save a plot of the growth as this file")
     parser.add_argument("--picture", type=int, nargs="+", default=[128, 256, 512])
     parser.add_argument("--rounds", type=int, default=5)
