@@ -109,6 +109,7 @@ def test_transparent_grey_of_16_bits(nst, tmp_path):
     with Image.open(tmp_path / "a.png") as file:
         assert file.info["transparency"] == 100 * 257
     assert colour_of(nst, tmp_path / "a.png") == [255, 255, 255]
+    assert nst.load_image(tmp_path / "a.png", 40, "black").max() == 0  # in a mask
 
 
 @pytest.mark.parametrize(("mode", "size"), [("RGB", (48, 40)), ("RGBA", (41, 33))])

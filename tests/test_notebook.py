@@ -65,7 +65,7 @@ def test_committed_outputs_are_of_the_committed_code(committed):
 
 
 # Numbers with a decimal point that are given, not measured: settings, constants, sizes in files.
-GIVEN = {"0.02", "0.03", "0.025", "0.1", "0.5", "1.5"}
+GIVEN = {"0.02", "0.03", "0.025", "0.05", "0.1", "0.5", "1.5"}
 
 
 def decimals(text):
@@ -93,7 +93,7 @@ def test_committed_gifs_play_and_repeat(committed):
             gif.seek(frame)
             durations.append(gif.info["duration"])
         assert set(durations[:-1]) == {120}
-        assert durations[-1] == 2000
+        assert durations[-1] in (2000, 2120)  # the latter if the last step is a fifth one too
 
 
 def test_committed_gifs_are_those_of_the_notebook(committed):
