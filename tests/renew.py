@@ -15,7 +15,7 @@ from definitions import NOTEBOOK, stamp
 from nbclient import NotebookClient
 
 ROOT = NOTEBOOK.parent
-BY_OTHER_COMMANDS = {"rocket-print.jpg", "rocket-print-detail.jpg", "peers-256.jpg", "growth.png"}
+BY_OTHER_COMMANDS = {"rocket-print.jpg", "rocket-print-detail.jpg", "peers-512.jpg", "growth.png"}
 
 
 def shown_pictures():
