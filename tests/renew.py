@@ -2,8 +2,8 @@
 
     python tests/renew.py
 
-Only pictures that README or notebook show are copied from the results. Four of them come from
-other commands: the print and its detail from the one in part V, two from benchmarks/.
+Only pictures that the READMEs or the notebook show are copied from the results. Five of them come
+from other commands: the print and its detail from the one in part V, three from benchmarks/.
 """
 
 import re
@@ -15,13 +15,15 @@ from definitions import NOTEBOOK, stamp
 from nbclient import NotebookClient
 
 ROOT = NOTEBOOK.parent
-BY_OTHER_COMMANDS = {"rocket-print.jpg", "rocket-print-detail.jpg", "peers-512.jpg", "growth.png"}
+PRINT = {"rocket-print.jpg", "rocket-print-detail.jpg"}
+BY_OTHER_COMMANDS = {*PRINT, "peers-256.jpg", "peers-512.jpg", "growth.png"}
 
 
 def shown_pictures():
-    """Return the names of the pictures in assets that README and notebook show."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8") + NOTEBOOK.read_text(encoding="utf-8")
-    return set(re.findall(r'src=\\?"assets/([^"\\]+)', text))
+    """Return the names of the pictures in assets that the READMEs and the notebook show."""
+    files = ROOT / "README.md", ROOT / "benchmarks" / "README.md", NOTEBOOK
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    return set(re.findall(r'src=\\?"(?:\.\./)?assets/([^"\\]+)', text))
 
 
 def main():
