@@ -39,7 +39,7 @@ def test_noise_leaves_no_trace(nst, vgg, asset):
     results = []
     for seed in (0, 1):
         noise = nst.make_noise(*pair, seed)
-        steps = nst.stylize(vgg, *pair, noise, num_steps=15, style_weight=2)
+        steps = nst.stylize(vgg, *pair, noise, num_steps=20, style_weight=4)
         results.append((nst.resize(noise, pair[0].shape[-2:]), nst.run(steps)[0]))
     (noise, image), (_, other) = results
 

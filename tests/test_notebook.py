@@ -93,7 +93,7 @@ def test_committed_gifs_play_and_repeat(committed):
             gif.seek(frame)
             durations.append(gif.info["duration"])
         assert set(durations[:-1]) == {120}
-        assert durations[-1] in (2000, 2120)  # the latter if the last step is a fifth one too
+        assert durations[-1] in (2000, 2120)  # the latter if the last step was previewed too
 
 
 def test_committed_gifs_are_those_of_the_notebook(committed):

@@ -146,17 +146,18 @@ def test_forty_steps_lower_the_loss(nst, vgg, pair):
     assert history[-1]["total"] < 0.5 * history[0]["total"]
 
 
-@pytest.mark.parametrize(("side", "scales"), [(160, (4, 2, 1)), (159, (2, 1))])
+@pytest.mark.parametrize(("side", "scales"), [(159, (1,)), (160, (2, 1)), (640, (4, 2, 1))])
 def test_steps_halve_when_sizes_double(nst, vgg, random_image, side, scales):
-    """The smallest painting has at least 40 pixels a side."""
-    content, style = random_image(1, 160, 176), nst.resize(random_image(2), [side, side])
-    sizes = [tuple(image.shape[-2:]) for image, _ in nst.stylize(vgg, content, style, num_steps=1)]
-    assert sizes == [(160 // scale, 176 // scale) for scale in scales for _ in range(scale)]
+    """Pictures begin at a half from 160 pixels on, at a quarter from 640 on."""
+    content, style = random_image(1, side, 660), random_image(2, 660, 660)
+    steps = nst.stylize(vgg, content, style, num_steps=1, margin=0)
+    sizes = [tuple(image.shape[-2:]) for image, _ in steps]
+    assert sizes == [(side // scale, 660 // scale) for scale in scales for _ in range(scale)]
 
 
 def test_a_small_painting_takes_fewer_sizes(nst, vgg, random_image):
-    content = random_image(1, 160, 136)[..., :133, :]
-    sizes = [x.shape for x, _ in nst.stylize(vgg, content, random_image(2, 32, 40), num_steps=2)]
+    content = random_image(1, 160, 176)[..., :163, :]
+    sizes = [x.shape for x, _ in nst.stylize(vgg, content, random_image(2, 152, 160), num_steps=2)]
     assert sizes == [content.shape] * 2
 
 
@@ -319,14 +320,14 @@ def test_stop_at_a_smaller_size_saves_picture_and_gif(nst, tmp_path):
         "a-unfinished.png",
     ]
     with Image.open(tmp_path / "a-unfinished.gif") as gif:
-        assert gif.n_frames == 4  # steps 1, 5 and 10, and the last, where it stopped
+        assert gif.n_frames == 5  # steps 1, 4, 7, 10 and 13, where it stopped
 
 
-def test_watch_previews_each_fifth_step(nst, tmp_path, monkeypatch):
+def test_watch_previews_every_third_step(nst, tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(nst, "show", lambda images, captions, height: shown.append(captions[0]))
     nst.watch(picture_and_losses([1.0] * 25), tmp_path / "a.png")
-    assert shown == [f"step {step}" for step in (1, 5, 10, 15, 20, 25)]
+    assert shown == [f"step {step}" for step in (1, 4, 7, 10, 13, 16, 19, 22, 25)]
 
 
 @pytest.mark.parametrize("learning_rate", [3, 20])
