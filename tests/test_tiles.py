@@ -23,7 +23,9 @@ def measures(nst, vgg, masks=None, **options):
         return features, {layer: nst.gram_matrix(masked[layer]) for layer in nst.STYLE_LAYERS}
 
     def tiled(image):
-        return nst.measure_in_tiles(vgg, image, *nst.LAYERS, masks, **options)
+        return nst.measure_in_tiles(
+            vgg, image, nst.CONTENT_LAYERS, nst.STYLE_LAYERS, masks, **options
+        )
 
     return whole, tiled
 
@@ -92,7 +94,7 @@ def test_the_features_of_a_tile_are_not_kept(nst, vgg, random_image):
     )
     image = random_image(1, 256, 256).requires_grad_()
     with hooks:
-        nst.measure_in_tiles(vgg, image, *nst.LAYERS, tile=64)
+        nst.measure_in_tiles(vgg, image, nst.CONTENT_LAYERS, nst.STYLE_LAYERS, tile=64)
     one_tile = 64 * 64 * 64 * 4  # relu1_1, 64 channels of float32
     assert sum(held) < one_tile
 
@@ -115,24 +117,24 @@ def test_a_small_picture_in_tiles_is_that_of_stylize(nst, vgg, random_image):
     content, style = random_image(1, 64, 96), random_image(2, 64, 72)
     start = nst.match_colours(content, style)
     whole, history = nst.run(nst.stylize(vgg, content, style, start, 2))
-    tiled, tiled_history = nst.run(nst.stylize_in_tiles(vgg, content, style, start, 2))
+    tiled, tiled_history = nst.run(nst.stylize_in_tiles(vgg, content, style, start, 2, (2, 1)))
     assert tiled.equal(whole)
     assert tiled_history == history
 
 
 def test_a_large_picture_goes_from_coarse_to_fine(nst, vgg, random_image):
-    """Half the size as a whole, the full size in tiles, with masks at both."""
+    """A quarter and half the size as a whole, the full size in tiles, with masks at all."""
     content = random_image(1, 704, 720)
     styles = torch.cat([random_image(seed, 64, 72) for seed in (2, 3)])
     masks = random_image(4, 704, 720)[:, :1]
     masks = torch.cat([masks, 1 - masks])
     start = nst.match_by_region(content, styles, masks)
     sizes, losses = [], []
-    steps = nst.stylize_in_tiles(vgg, content, styles, start, 3, masks)
+    steps = nst.stylize_in_tiles(vgg, content, styles, start, 2, (4, 2, 1), masks)
     for image, step_losses in steps:
         sizes.append(tuple(image.shape[2:]))
         losses.append(step_losses["total"])
-    assert sizes == [(352, 360)] * 6 + [(704, 720)] * 3
-    assert losses[5] < 0.9 * losses[0]
-    assert losses[8] < losses[6]
+    assert sizes == [(176, 180)] * 8 + [(352, 360)] * 4 + [(704, 720)] * 2
+    assert losses[7] < 0.9 * losses[0]
+    assert losses[11] < losses[8]
     assert image.isfinite().all()
