@@ -210,7 +210,7 @@ def test_bfloat16_stays_close_to_float32(nst, vgg, pair):
     rounded = nst.load_vgg19().to(torch.bfloat16)
     steps = []
     for network in (vgg, rounded):
-        _, history = nst.run(nst.stylize(network, *pair, num_steps=2))
+        _, history = nst.run(nst.stylize(network, *pair, num_steps=2, scales=(1,)))
         steps.append(history)
     for precise, other in zip(*steps, strict=True):
         assert other == pytest.approx(precise, rel=0.05)
