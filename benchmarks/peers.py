@@ -396,6 +396,10 @@ def compare(name, size, folder):
     print_header("program", "s", "GB", *columns)
     for program in PROGRAMS:
         own_folder = folder_of(program, name, size, folder)
+        if not (own_folder / "run.json").exists():
+            print_row(program, "not run")
+            column.append((f"{program}: not run", empty))
+            continue
         run = json.loads((own_folder / "run.json").read_text())
         saved, peak = pictures_since(run["begun"], own_folder), f"{run['peak'] / 1e9:.1f}"
         if run["status"] or not saved:

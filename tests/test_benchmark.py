@@ -126,6 +126,12 @@ def test_programs_make_pictures_that_are_measured(peers, tmp_path):
     assert sheet.width == 300 and sheet.height > 6 * 200
 
 
+def test_programs_that_were_not_run_are_said_to_be(peers, tmp_path, capsys):
+    column = peers.compare("cat", 64, tmp_path)
+    assert [caption for caption, _ in column[1:]] == [f"{name}: not run" for name in peers.PROGRAMS]
+    assert capsys.readouterr().out.count("| not run |") == len(peers.PROGRAMS)
+
+
 def test_neural_style_pt_is_given_the_published_weights(speed, peers, tmp_path, random_image):
     nst = speed.load_notebook()
     model = tmp_path / "vgg19-published.pth"
