@@ -436,10 +436,10 @@ def print_own_losses(content, style, pictures):
     for program, loss in LOSSES.items():
         if program not in pictures:
             continue
-        goal = loss(content, style, own_picture)
-        losses = [(seconds, loss(content, style, path)) for seconds, path in pictures[program]]
-        as_low = [f"{seconds:.0f}" for seconds, value in losses if value <= goal]
-        print_row(program, f"{losses[-1][1]:.3g}", f"{goal:.3g}", *(as_low or ["not yet"])[:1])
+        goal, saved = loss(content, style, own_picture), pictures[program]
+        last = loss(content, style, saved[-1][1])
+        as_low = (f"{seconds:.0f}" for seconds, path in saved if loss(content, style, path) <= goal)
+        print_row(program, f"{last:.3g}", f"{goal:.3g}", next(as_low, "not yet"))
 
 
 def main():
