@@ -348,6 +348,14 @@ def test_tiles_are_taken_where_memory_is_short_or_on_request(
     assert made[0]["scales"] == ([8, 4, 2, 1] if in_tiles is None else [2, 1])
 
 
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+@pytest.mark.parametrize(("size", "scales"), [(512, [2, 1]), (639, [2, 1]), (640, [4, 2, 1])])
+def test_large_pictures_begin_at_a_smaller_part_of_their_size(tmp_path, size, scales):
+    cells = Cells(tmp_path, image_size=size)
+    cells.set_up()
+    assert cells.names["settings"]["scales"] == scales
+
+
 @pytest.fixture
 def two_masks(tmp_path):
     """Paths of two masks: the left half, and the right half."""
