@@ -154,7 +154,7 @@ def test_the_defaults_of_the_knobs_are_those_of_the_functions(committed, nst):
     for function in (nst.stylize, nst.optimize):
         names = function.__code__.co_varnames[: function.__code__.co_argcount]
         defaults = dict(zip(names[::-1], (function.__defaults__ or ())[::-1], strict=False))
-        for name in defaults.keys() & knobs.keys() - {"scales"}:  # chosen by size
+        for name in defaults.keys() & knobs.keys() - {"num_steps", "scales"}:  # chosen by size
             assert defaults[name] == knobs[name]
 
 
@@ -354,6 +354,17 @@ def test_large_pictures_begin_at_a_smaller_part_of_their_size(tmp_path, size, sc
     cells = Cells(tmp_path, image_size=size)
     cells.set_up()
     assert cells.names["settings"]["scales"] == scales
+
+
+@pytest.mark.usefixtures("in_the_notebooks_folder")
+@pytest.mark.parametrize(
+    ("size", "num_steps"), [(64, 60), (256, 60), (384, 26), (512, 15), (640, 15)]
+)
+def test_small_pictures_take_more_steps_unless_you_choose(tmp_path, size, num_steps):
+    for given, taken in [(None, num_steps), (7, 7)]:
+        cells = Cells(tmp_path, image_size=size, num_steps=given)
+        cells.set_up()
+        assert cells.names["settings"]["num_steps"] == taken
 
 
 @pytest.fixture

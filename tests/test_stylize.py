@@ -235,13 +235,20 @@ def test_noise_depends_on_the_seed_alone_and_is_smooth(nst, pair):
 def picture_and_losses(totals):
     """Yield pictures of growing brightness with these total losses."""
     for number, total in enumerate(totals):
-        yield torch.full((1, 3, 8, 8), number / 100), {"total": total}
+        losses = {"content": 0.5, "style": 0.25, "total": total}
+        yield torch.full((1, 3, 8, 8), number / 100), losses
 
 
 def test_watch_keeps_the_last_picture_and_all_losses(nst):
     image, history = nst.watch(picture_and_losses([3.0, 2.0, 1.0]))
     assert image.unique().item() == pytest.approx(0.02)
     assert [losses["total"] for losses in history] == [3, 2, 1]
+
+
+def test_watch_previews_every_third_step_with_a_line_of_text(nst, tmp_path, capsys):
+    nst.watch(picture_and_losses([3.0] * 8), tmp_path / "a.png")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert lines == [f"step {n}: content loss 0.50, style loss 0.250" for n in (1, 4, 7)]
 
 
 def test_watch_does_not_keep_a_picture_that_later_steps_change(nst):
