@@ -322,7 +322,7 @@ def test_stop_saves_picture_and_gif(nst, tmp_path):
         for seed in range(12):
             yield (
                 torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed)),
-                {"total": 1},
+                {"content": 0.5, "style": 0.25, "total": 1},
             )
         raise KeyboardInterrupt
 
