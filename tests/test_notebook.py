@@ -4,6 +4,7 @@ import ast
 import base64
 import copy
 import functools
+import inspect
 import io
 import json
 import os
@@ -156,6 +157,7 @@ def test_the_defaults_of_the_knobs_are_those_of_the_functions(committed, nst):
         defaults = dict(zip(names[::-1], (function.__defaults__ or ())[::-1], strict=False))
         for name in defaults.keys() & knobs.keys() - {"num_steps", "scales"}:  # chosen by size
             assert defaults[name] == knobs[name]
+    assert inspect.signature(nst.stylize).parameters["num_steps"].default == nst.choose_steps(512)
 
 
 @functools.cache
