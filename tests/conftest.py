@@ -1,10 +1,6 @@
-import os
-
 import pytest
 import torch
 from definitions import NOTEBOOK, load_definitions
-
-os.environ["MPLBACKEND"] = "agg"
 
 
 @pytest.fixture

