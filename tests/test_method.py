@@ -68,7 +68,7 @@ def total(losses, style_weight=20, content_weight=1):
 @pytest.mark.parametrize(("style_weight", "learning_rate"), [(20, 1), (2, 1), (200, 1), (20, 0.05)])
 def test_part_one_survives_what_its_text_proposes(nst, vgg, pair, style_weight, learning_rate):
     content, _, targets = pair
-    image, frames, history = nst.paint(vgg, content, *targets, 30, style_weight, learning_rate)
+    image, frames, history = nst.paint(vgg, content, *targets, style_weight, learning_rate)
     totals = [total(losses, style_weight) for losses in history]
     assert image.isfinite().all()
     assert totals[-1] < totals[0] / 1.5
@@ -101,7 +101,7 @@ def test_the_first_step_changes_each_pixel_by_a_fiftieth_on_average(nst, vgg, pa
 
 def test_the_loop_as_a_generator_is_the_loop_of_part_one(nst, vgg, pair):
     content, _, targets = pair
-    _, _, history = nst.paint(vgg, content, *targets, 6, 20, 1)
+    _, _, history = nst.paint(vgg, content, *targets, 20, 1, num_steps=6)
     again = [losses for _, losses in nst.optimize(vgg, content, targets, 5)]
     for one, other in zip(history, again, strict=True):
         assert one == pytest.approx(other, rel=1e-3)
@@ -131,6 +131,11 @@ def test_weights_of_content_and_style_decide_between_the_two(nst, vgg, pair):
         *_, (_, ends[name]) = nst.optimize(vgg, content, targets, 15, **weights)
     assert ends["content"]["content"] < 0.5 * ends["style"]["content"]
     assert ends["style"]["style"] < 0.5 * ends["content"]["style"]
+
+
+def near(image, other):
+    """Say whether two images differ by no more than the noise that each size starts with."""
+    return (image - other).abs().mean() < 0.03 and (image - other).mean((2, 3)).abs().max() < 0.003
 
 
 SHORT = [(4, 2, ["relu4_2"], 3, ["relu1_1", "relu5_1"]), (1, 3, ["relu3_1"], 1, ["relu1_1"])]
@@ -175,7 +180,7 @@ def test_the_margin_is_painted_and_cut_off(nst, vgg, random_image):
     first, _ = next(steps)
     mirrored = F.pad(content, (16, 16, 16, 16), mode="reflect")
     assert torch.allclose(seen[0], mirrored, atol=1e-6)
-    assert torch.allclose(first, content, atol=1e-6)
+    assert near(first, content)
     assert first.shape == content.shape
 
 
@@ -183,16 +188,18 @@ def test_the_start_is_used(nst, vgg, random_image):
     content, style, start = random_image(0), random_image(1), random_image(2)
     schedule = [(1, 1, ["relu1_1"], 1, ["relu1_1"])]
     first, _ = next(nst.stylize(vgg, content, style, start=start, schedule=schedule))
-    assert torch.allclose(first, start, atol=1e-6)
+    assert near(first, start)
+    assert not near(first, content)
 
 
 def test_matching_can_be_turned_off(nst, vgg, random_image):
     content, style = random_image(0), random_image(1) * 0.3
     schedule = [(1, 1, ["relu1_1"], 1, ["relu1_1"])]
     first, _ = next(nst.stylize(vgg, content, style, schedule=schedule))
-    assert torch.allclose(first, nst.match_colours(content, style), atol=1e-5)
+    assert near(first, nst.match_colours(content, style))
     plain, _ = next(nst.stylize(vgg, content, style, schedule=schedule, match=False))
-    assert torch.allclose(plain, content, atol=1e-6)
+    assert near(plain, content)
+    assert not near(first, content)
 
 
 def test_a_misspelt_argument_is_an_error(nst, vgg, random_image):
@@ -200,11 +207,11 @@ def test_a_misspelt_argument_is_an_error(nst, vgg, random_image):
         next(nst.stylize(vgg, random_image(0), random_image(1), styl_weight=3))
 
 
-def test_run_keeps_every_fourth_picture_of_one_size(nst, capsys):
+def test_run_keeps_every_fifth_picture_of_one_size(nst, capsys):
     steps = ((torch.zeros(1, 3, 16, 24), {"content": 1.0, "style": i}) for i in range(9))
     image, frames, history = nst.run(steps, progress=True)
     assert image.shape == (1, 3, 16, 24)
-    assert [frame.size for frame in frames] == [(320, 213)] * 3
+    assert [frame.size for frame in frames] == [(256, 171)] * 2
     assert [losses["style"] for losses in history] == list(range(9))
     assert "step 0" in capsys.readouterr().out
 
