@@ -102,13 +102,6 @@ def page(server):
         browser.close()
 
 
-def wait_for(page, words):
-    """Wait until a cell printed these words, or failed."""
-    page.wait_for_function(PRINTED_OR_FAILED, arg=words, polling=1000, timeout=900_000)
-    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
-    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-
-
 def test_run_all_cells(page, tmp_path):
     page.wait_for_function(PRINTED_OR_FAILED, arg="the end", polling=1000, timeout=900_000)
     assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0

@@ -157,7 +157,7 @@ def test_stylize_takes_every_step_of_the_schedule(nst, vgg, random_image):
 
 
 @pytest.mark.parametrize(
-    ("content_side", "style_side", "smallest"), [(64, 96, 2), (32, 48, 1), (96, 96, 4 // 2)]
+    ("content_side", "style_side", "smallest"), [(64, 96, 2), (32, 48, 1), (96, 96, 2)]
 )
 def test_sizes_below_32_pixels_are_left_out(nst, vgg, random_image, content_side, style_side, smallest):
     schedule = [(4, 1, *SHORT[0][2:]), (2, 1, *SHORT[0][2:]), (1, 1, *SHORT[1][2:])]
@@ -257,4 +257,4 @@ def test_a_mask_measures_its_own_half(nst, vgg, random_image):
     for number, half in enumerate(image.split(64, dim=3)):
         _, expected = nst.measure(vgg, half.contiguous(), [], ["relu1_1"])
         error = (grams["relu1_1"][number] - expected["relu1_1"][0]).norm()
-        assert error < 0.1 * expected["relu1_1"].norm()
+        assert error < 0.2 * expected["relu1_1"].norm()
