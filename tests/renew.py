@@ -11,8 +11,12 @@ from nbclient import NotebookClient
 from PIL import Image
 
 ROOT = NOTEBOOK.parent
-JPEGS = "summer-palace-in-starry-night", "mountains-in-the-scream"
-GIFS = "summer-palace-in-starry-night", "from-noise"
+MADE = {  # by the notebook: in assets
+    "summer-palace-in-starry-night.png": "summer-palace-in-starry-night.jpg",
+    "summer-palace-in-starry-night.gif": "summer-palace-in-starry-night.gif",
+    "second-pair.png": "mountains-in-the-scream.jpg",
+    "from-noise.gif": "from-noise.gif",
+}
 
 
 def main():
@@ -28,10 +32,11 @@ def main():
     client.execute()
     nbformat.write(notebook, NOTEBOOK)
     stamp()
-    for name in JPEGS:
-        Image.open(ROOT / "results" / f"{name}.png").save(ROOT / "assets" / f"{name}.jpg", quality=92)
-    for name in GIFS:
-        shutil.copy(ROOT / "results" / f"{name}.gif", ROOT / "assets" / f"{name}.gif")
+    for name, asset in MADE.items():
+        if asset.endswith(".jpg"):
+            Image.open(ROOT / "results" / name).save(ROOT / "assets" / asset, quality=92)
+        else:
+            shutil.copy(ROOT / "results" / name, ROOT / "assets" / asset)
 
 
 if __name__ == "__main__":

@@ -50,11 +50,11 @@ def test_relative_error_by_hand(nst):
 
 
 def test_detail_error_by_hand(nst):
-    """Two places with the vectors (3, 4) and (0, 1), so that their strengths are 25 and 1."""
+    """Two places with the vectors (3, 4) and (0, 1), whose lengths are 5 and 1."""
     target = torch.tensor([[[[3.0, 0]], [[4.0, 1.0]]]])
     features = torch.tensor([[[[3.0, 0]], [[5.0, 3.0]]]])
     found = nst.detail_error({"a": features, "other": target}, {"a": target})
-    assert found.item() == pytest.approx(((25 * 1) ** 2 + (1 * 2) ** 2) / ((25 * 5) ** 2 + 1))
+    assert found.item() == pytest.approx(((5 * 1) ** 2 + (1 * 2) ** 2) / ((5 * 5) ** 2 + 1))
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +201,22 @@ def test_the_margin_is_painted_and_cut_off(nst, vgg, random_image):
     assert first.shape == content.shape
 
 
+@pytest.mark.parametrize(("divisor", "deviation"), [(1, 0.025), (2, 0.05), (4, 0.1), (8, 0.1)])
+def test_each_size_begins_with_noise(nst, vgg, divisor, deviation):
+    grey = torch.full((1, 3, 64 * divisor, 64 * divisor), 0.5)
+    schedule = [(divisor, 0, ["relu1_1"], 1, ["relu1_1"])]
+    first, _ = next(nst.stylize(vgg, grey, grey, schedule=schedule, match=False))
+    assert first.std().item() == pytest.approx(deviation, rel=0.05)
+
+
+def test_a_schedule_may_end_before_the_full_size(nst, vgg, random_image):
+    """The finished picture is then as large as the last one, and has no border."""
+    content, style = random_image(0, 128, 128), random_image(1, 128, 128)
+    schedule = [(2, 1, ["relu1_1"], 1, ["relu1_1"])]
+    *_, (last, _), (finished, _) = nst.stylize(vgg, content, style, schedule=schedule)
+    assert torch.equal(finished, nst.transport_colours(last, style))
+
+
 def test_the_start_is_used(nst, vgg, random_image):
     content, style, start = random_image(0), random_image(1), random_image(2)
     schedule = [(1, 1, ["relu1_1"], 1, ["relu1_1"])]
@@ -263,6 +279,18 @@ def test_masks_that_cover_everything_change_nothing(nst, vgg, random_image):
     assert torch.equal(features["relu3_1"], masked_features["relu3_1"])
     for layer, gram in grams.items():
         assert torch.allclose(masked[layer], gram.expand(2, -1, -1), rtol=1e-3, atol=1e-3)
+
+
+def test_regions_and_two_paintings_go_through_the_sizes(nst, vgg, random_image):
+    content, styles = (
+        random_image(0, 96, 96),
+        torch.cat([random_image(1, 128, 128), random_image(2, 128, 128)]),
+    )
+    masks = torch.rand(2, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    measure = nst.measure_regions(masks)
+    pictures = list(nst.stylize(vgg, content, styles, schedule=SHORT, measure=measure, match=False))
+    assert [image.shape[2] for image, _ in pictures] == [48] * 3 + [96] * 4
+    assert all(image.isfinite().all() for image, _ in pictures)
 
 
 def test_a_mask_measures_its_own_half(nst, vgg, random_image):
