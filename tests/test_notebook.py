@@ -31,7 +31,7 @@ def test_committed_outputs_are_of_one_clean_run_of_this_code(committed):
     }  # fmt: skip
     assert not [output for output in outputs if output.get("name") == "stderr"]
     assert committed["metadata"]["outputs_of_source"] == source_digest(committed)
-    assert NOTEBOOK.stat().st_size < 4.5e6
+    assert NOTEBOOK.stat().st_size < 5e6
 
 
 def test_every_picture_of_a_page_exists_and_has_a_text(committed):
