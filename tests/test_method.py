@@ -170,7 +170,7 @@ def test_stylize_takes_every_step_of_the_schedule(nst, vgg, random_image):
 
     nst.optimize = optimize
     assert len(list(nst.stylize(vgg, random_image(0, 224, 256), random_image(1, 256, 256)))) == 4
-    assert asked == [(64, 60), (128, 30), (256, 10)]
+    assert asked == [(64, 50), (128, 20), (256, 8)]
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_without_experiments_the_run_ends_well_after_the_result(tmp_path):
     assert run.returncode == 0, run.stderr[-3000:]
     with Image.open(tmp_path / "results" / "phone-in-starry-night.png") as result:
         assert result.size == (96, 64)
-    assert "step 10: {'content':" in run.stdout
+    assert "step 0: {'content':" in run.stdout
     assert "so the run ends here" in run.stdout
     code = [cell for cell in out["cells"] if cell["cell_type"] == "code"]
     ran = [bool(cell["execution_count"]) for cell in code]
