@@ -282,10 +282,8 @@ def test_masks_that_cover_everything_change_nothing(nst, vgg, random_image):
 
 
 def test_regions_and_two_paintings_go_through_the_sizes(nst, vgg, random_image):
-    content, styles = (
-        random_image(0, 96, 96),
-        torch.cat([random_image(1, 128, 128), random_image(2, 128, 128)]),
-    )
+    content = random_image(0, 96, 96)
+    styles = torch.cat([random_image(1, 128, 128), random_image(2, 128, 128)])
     masks = torch.rand(2, 1, 128, 128, generator=torch.Generator().manual_seed(0))
     measure = nst.measure_regions(masks)
     pictures = list(nst.stylize(vgg, content, styles, schedule=SHORT, measure=measure, match=False))
