@@ -1,5 +1,6 @@
 """Pictures become tensors: upright, on white, in sRGB; and colours are matched."""
 
+import numpy as np
 import pillow_heif
 import pytest
 import torch
@@ -180,3 +181,10 @@ def test_kept_colours_change_lightness_only(nst, random_image):
     weights = torch.tensor([0.2989, 0.587, 0.114]).view(1, 3, 1, 1)
     assert torch.allclose((kept * weights).sum(1), (image * weights).sum(1), atol=2e-3)
     assert torch.allclose(kept[:, 0] - kept[:, 1], photograph[:, 0] - photograph[:, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float32", "int32"])
+def test_more_than_8_bits_are_an_error_and_not_a_white_or_black_picture(nst, tmp_path, kind):
+    Image.fromarray(np.full((64, 64), 3000, kind)).save(tmp_path / "scan.tiff")
+    with pytest.raises(ValueError, match=r"scan\.tiff has more than 8 bits"):
+        nst.load_image(tmp_path / "scan.tiff", 64)

@@ -5,6 +5,7 @@ from importlib.metadata import distribution
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 
 def test_vgg19_against_a_second_implementation(nst, vgg, random_image):
@@ -19,7 +20,7 @@ def test_vgg19_against_a_second_implementation(nst, vgg, random_image):
         for number in range(1, count + 1):
             key = f"block{block}_conv{number}"
             weight = stored[f"{key}_W_table"][stored[f"{key}_W_q"].long()]
-            x = F.relu(F.conv2d(F.pad(x, (1, 1, 1, 1), "reflect"), weight, stored[f"{key}_b"]))
+            x = F.relu(F.conv2d(x, weight, stored[f"{key}_b"], padding=1))
             expected[f"relu{block}_{number}"] = x
     found = nst.extract_features(vgg, image, list(nst.LAYERS))
     assert set(found) == set(nst.LAYERS)
@@ -49,12 +50,32 @@ def test_relative_error_by_hand(nst):
     assert nst.relative_error({"a": 2 * targets["a"]}, {"a": targets["a"]}).item() == 1
 
 
-def test_detail_error_by_hand(nst):
-    """Two places with the vectors (3, 4) and (0, 1), whose lengths are 5 and 1."""
+def test_the_fast_gram_matrix_has_the_same_numbers_and_the_same_gradient(nst):
+    features, others = torch.randn(2, 2, 6, 9, 7, generator=torch.Generator().manual_seed(0))
+    target = nst.gram_matrix(others)
+    values, gradients = [], []
+    for function in (nst.gram_matrix, nst.fast_gram_matrix):
+        x = features.clone().requires_grad_()
+        values.append(function(x))
+        gradients.append(torch.autograd.grad((values[-1] - target).square().mean(), x)[0])
+    assert torch.allclose(*values, rtol=1e-6)
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-9)
+    assert gradients[0].norm() > 0
+
+
+def test_places_count_by_the_lengths_of_two_layers(nst):
+    """Vectors (3, 4) and (0, 1) have the lengths 5 and 1, and the only one of the deep layer 2."""
     target = torch.tensor([[[[3.0, 0]], [[4.0, 1.0]]]])
-    features = torch.tensor([[[[3.0, 0]], [[5.0, 3.0]]]])
-    found = nst.detail_error({"a": features, "other": target}, {"a": target})
-    assert found.item() == pytest.approx(((5 * 1) ** 2 + (1 * 2) ** 2) / ((5 * 5) ** 2 + 1))
+    deep, painting = torch.tensor([[[[2.0]]]]), torch.tensor([[7.0]])
+
+    def measure(vgg, image, content_layers, style_layers):
+        assert (content_layers, style_layers) in ((["a", "relu4_1"], []), ([], ["b"]))
+        return ({}, {"b": painting}) if style_layers else ({"a": target, "relu4_1": deep}, {})
+
+    P, A, weights = nst.make_targets(None, "photograph", "painting", ["a"], ["b"], measure)
+    assert weights["a"].tolist() == [[[[10, 2]]]]
+    assert P["a"].tolist() == [[[[30, 0]], [[40, 2]]]]
+    assert A == {"b": painting}
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +85,11 @@ def pair(asset, vgg):
 
     nst = load_definitions()
     content, style = asset("summer-palace"), asset("starry-night", 144)
-    content_targets, _ = nst.measure(vgg, content, nst.CONTENT_LAYERS, [])
-    _, style_targets = nst.measure(vgg, style, [], nst.STYLE_LAYERS)
-    return content, style, (content_targets, style_targets)
+    return content, style, nst.make_targets(vgg, content, style, nst.CONTENT_LAYERS, nst.STYLE_LAYERS)
+
+
+def optimize(nst, vgg, content, targets, num_steps, **knobs):
+    return nst.optimize(vgg, content, targets, num_steps, nst.measure, **{"content_weight": 1, **knobs})
 
 
 def total(losses, style_weight=20, content_weight=1):
@@ -75,7 +98,9 @@ def total(losses, style_weight=20, content_weight=1):
 
 @pytest.mark.parametrize(("style_weight", "learning_rate"), [(20, 1), (2, 1), (200, 1), (20, 0.05)])
 def test_part_one_survives_what_its_text_proposes(nst, vgg, pair, style_weight, learning_rate):
-    content, _, targets = pair
+    content, _, (_, style_targets, _) = pair
+    content_targets = nst.extract_features(vgg, content, nst.CONTENT_LAYERS)
+    targets = content_targets, style_targets
     image, frames, history = nst.paint(vgg, content, *targets, style_weight, learning_rate)
     totals = [total(losses, style_weight) for losses in history]
     assert image.isfinite().all()
@@ -89,7 +114,7 @@ def test_part_one_survives_what_its_text_proposes(nst, vgg, pair, style_weight, 
 def test_the_losses_of_the_start_are_known(nst, vgg, pair):
     """The photograph has no content loss, and its style loss is that of its Gram matrices."""
     content, _, targets = pair
-    _, losses = next(nst.optimize(vgg, content, targets, 1))
+    _, losses = next(optimize(nst, vgg, content, targets, 1))
     features = nst.extract_features(vgg, content, nst.STYLE_LAYERS)
     errors = []
     for layer, target in targets[1].items():
@@ -103,17 +128,19 @@ def test_the_losses_of_the_start_are_known(nst, vgg, pair):
 def test_the_first_step_changes_each_pixel_by_a_fiftieth_on_average(nst, vgg, pair):
     content, _, targets = pair
     for rate in (1, 0.5):
-        steps = nst.optimize(vgg, content, targets, 1, learning_rate=rate)
+        steps = optimize(nst, vgg, content, targets, 1, learning_rate=rate)
         (before, _), (after, _) = steps
         assert (after - before).abs().mean().item() == pytest.approx(0.02 * rate, rel=1e-3)
 
 
 def test_the_loop_as_a_generator_is_the_loop_of_part_one(nst, vgg, pair):
-    """With the content loss of part I, all losses are the same."""
-    content, _, targets = pair
-    nst.detail_error = nst.relative_error
-    _, _, history = nst.paint(vgg, content, *targets, 20, 1, num_steps=6)
-    again = [losses for _, losses in nst.optimize(vgg, content, targets, 5)]
+    """If all places count alike, all losses are the same."""
+    content, _, (_, style_targets, weights) = pair
+    content_targets = nst.extract_features(vgg, content, nst.CONTENT_LAYERS)
+    alike = {layer: torch.ones_like(x) for layer, x in weights.items()}
+    _, _, history = nst.paint(vgg, content, content_targets, style_targets, 20, 1, num_steps=6)
+    targets = content_targets, style_targets, alike
+    again = [losses for _, losses in optimize(nst, vgg, content, targets, 5)]
     for one, other in zip(history, again, strict=True):
         assert one == pytest.approx(other, rel=1e-3)
 
@@ -124,14 +151,16 @@ def test_a_step_that_is_too_long_is_never_the_result(nst, vgg, pair, learning_ra
     content, _, targets = pair
     seen = [
         (image.clone(), losses)
-        for image, losses in nst.optimize(vgg, content, targets, 25, learning_rate=learning_rate)
+        for image, losses in optimize(nst, vgg, content, targets, 25, learning_rate=learning_rate)
     ]
     totals = [total(losses) for _, losses in seen]
     assert len(seen) == 26
     assert totals == sorted(totals, reverse=True)
     assert totals[-1] < 0.5 * totals[0]
-    features, grams = nst.measure(vgg, seen[-1][0], *targets)
-    assert nst.detail_error(features, targets[0]).item() == pytest.approx(seen[-1][1]["content"])
+    features, grams = nst.measure(vgg, seen[-1][0], *targets[:2])
+    difference = targets[2]["relu3_1"] * features["relu3_1"] - targets[0]["relu3_1"]
+    content_loss = difference.square().mean() / targets[0]["relu3_1"].square().mean()
+    assert content_loss.item() == pytest.approx(seen[-1][1]["content"])
     assert nst.relative_error(grams, targets[1]).item() == pytest.approx(seen[-1][1]["style"])
 
 
@@ -139,7 +168,7 @@ def test_weights_of_content_and_style_decide_between_the_two(nst, vgg, pair):
     content, _, targets = pair
     ends = {}
     for name, weights in {"content": {"content_weight": 1000}, "style": {"style_weight": 1000}}.items():
-        *_, (_, ends[name]) = nst.optimize(vgg, content, targets, 15, **weights)
+        *_, (_, ends[name]) = optimize(nst, vgg, content, targets, 15, **weights)
     assert ends["content"]["content"] < 0.5 * ends["style"]["content"]
     assert ends["style"]["style"] < 0.5 * ends["content"]["style"]
 
@@ -170,7 +199,7 @@ def test_stylize_takes_every_step_of_the_schedule(nst, vgg, random_image):
 
     nst.optimize = optimize
     assert len(list(nst.stylize(vgg, random_image(0, 224, 256), random_image(1, 256, 256)))) == 4
-    assert asked == [(64, 50), (128, 20), (256, 8)]
+    assert asked == [(64, 40), (128, 16), (256, 6)]
 
 
 @pytest.mark.parametrize(
@@ -240,13 +269,55 @@ def test_a_misspelt_argument_is_an_error(nst, vgg, random_image):
         next(nst.stylize(vgg, random_image(0), random_image(1), styl_weight=3))
 
 
-def test_run_keeps_every_fifth_picture_of_one_size(nst, capsys):
+def test_run_keeps_every_fifth_picture_and_saves_the_last(nst, tmp_path, capsys):
     steps = ((torch.zeros(1, 3, 16, 24), {"content": 1.0, "style": i}) for i in range(9))
-    image, frames, history = nst.run(steps, progress=True)
+    image, frames, history = nst.run(steps, tmp_path / "picture.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
     assert image.shape == (1, 3, 16, 24)
     assert [frame.size for frame in frames] == [(256, 171)] * 3  # two, and the last picture
     assert [losses["style"] for losses in history] == list(range(9))
-    assert "step 0" in capsys.readouterr().out
+    assert "picture 0" in capsys.readouterr().out
+
+
+def stopped(pictures):
+    for number in range(pictures):
+        yield torch.full((1, 3, 16, 24), number / 20), {"content": 1.0, "style": number}
+    raise KeyboardInterrupt
+
+
+def test_stop_keeps_the_picture_so_far_and_what_was_finished_before(nst, tmp_path):
+    (tmp_path / "picture.png").write_text("finished yesterday")
+    with pytest.raises(KeyboardInterrupt):
+        nst.run(stopped(14), tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture-unfinished.png") as picture:
+        assert picture.getpixel((3, 3)) == (128, 128, 128)  # of the picture 10
+    assert (tmp_path / "picture.png").read_text() == "finished yesterday"
+
+
+def test_a_name_that_cannot_be_is_an_error_at_the_first_picture(nst, tmp_path):
+    steps = stopped(14)
+    with pytest.raises(OSError):
+        nst.run(steps, tmp_path / ("中" * 90 + ".png"))
+    assert next(steps)[1]["style"] == 1
+
+
+def test_a_picture_of_no_numbers_ends_the_run_at_once(nst, vgg, random_image):
+    content = random_image(0)
+    content[0, 0, 3, 3] = float("nan")
+    with pytest.raises(AssertionError, match="nan"):
+        list(nst.stylize(vgg, content, random_image(1), match=False))
+
+
+@pytest.mark.parametrize(("count", "expected"), [(2, 2), (60, 60), (61, 31), (400, 58)])
+def test_a_gif_of_many_frames_is_thinned(nst, tmp_path, count, expected):
+    frames = [Image.new("RGB", (16, 12), (9, number // 2, 9)) for number in range(count - 1)]
+    frames.append(Image.new("RGB", (16, 12), (200, 9, 200)))
+    nst.save_gif(tmp_path / "long.gif", frames)
+    with Image.open(tmp_path / "long.gif") as gif:
+        assert gif.n_frames == expected
+        gif.seek(gif.n_frames - 1)
+        last = gif.convert("RGB").getpixel((5, 5))
+    assert last == pytest.approx((200, 9, 200), abs=24)
 
 
 @pytest.mark.parametrize("height", [160, 150, 131])
@@ -254,7 +325,7 @@ def test_run_keeps_every_fifth_picture_of_one_size(nst, capsys):
 def test_strips_give_what_the_whole_gives(nst, vgg, random_image, height, deep):
     """Features, Gram matrices and the gradient, at heights that strips do not divide."""
     layers = nst.STYLE_LAYERS if deep else nst.STYLE_LAYERS[:3]
-    content_layers = ["relu4_2"] if deep else ["relu3_1"]
+    content_layers = ["relu4_1", "relu4_2"] if deep else ["relu3_1"]
     image = random_image(0, 160, 96)[:, :, :height].contiguous()
     results = []
     for measure, options in ((nst.measure, {}), (nst.measure_in_strips, {"pixels": 48 * 96})):
@@ -279,6 +350,11 @@ def test_masks_that_cover_everything_change_nothing(nst, vgg, random_image):
     assert torch.equal(features["relu3_1"], masked_features["relu3_1"])
     for layer, gram in grams.items():
         assert torch.allclose(masked[layer], gram.expand(2, -1, -1), rtol=1e-3, atol=1e-3)
+
+
+def test_regions_need_two_masks(nst):
+    with pytest.raises(AssertionError, match="two regions"):
+        nst.measure_regions(torch.ones(1, 1, 64, 64))
 
 
 def test_regions_and_two_paintings_go_through_the_sizes(nst, vgg, random_image):

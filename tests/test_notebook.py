@@ -92,6 +92,7 @@ def test_the_whole_notebook_runs_with_an_upright_photograph(tmp_path):
     options = [word for name, value in knobs.items() for word in ("-p", name, value)]
     run, out = papermill(tmp_path, "-p", "image_size", "64", *options)
     assert run.returncode == 0, run.stderr[-3000:]
+    assert not list((tmp_path / "mine" / "new").glob("*unfinished*"))
     with Image.open(tmp_path / "mine" / "new" / "my dog-in-painting.png") as result:
         assert result.size == (64, 96)
     with Image.open(tmp_path / "mine" / "new" / "my dog-in-painting.gif") as gif:
@@ -109,7 +110,7 @@ def test_without_experiments_the_run_ends_well_after_the_result(tmp_path):
     assert run.returncode == 0, run.stderr[-3000:]
     with Image.open(tmp_path / "results" / "phone-in-starry-night.png") as result:
         assert result.size == (96, 64)
-    assert "step 0: {'content':" in run.stdout
+    assert "picture 0: {'content':" in run.stdout
     assert "so the run ends here" in run.stdout
     code = [cell for cell in out["cells"] if cell["cell_type"] == "code"]
     ran = [bool(cell["execution_count"]) for cell in code]

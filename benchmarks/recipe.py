@@ -1,0 +1,150 @@
+"""Paint a pair with rows of the table in README.md: seconds, memory, losses and the picture of each.
+
+python benchmarks/recipe.py [--size 512] [--rounds 2] [--before FOLDER] [--out FOLDER] PHOTO PAINTING ROW
+
+Each run has a process of its own, and the rows take turns, so that a slow minute meets all of them.
+`--before` adds a checkout of this repository at commit 3b4f745, the second edition, with the arguments
+that its notebook gave at up to 512 pixels, and without the bfloat16 that it took where a CPU has it.
+"""
+
+import argparse
+import importlib.util
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+def load_definitions(root):
+    """Return the definitions of the notebook in a checkout of this repository."""
+    spec = importlib.util.spec_from_file_location("definitions", root / "tests" / "definitions.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.load_definitions()
+
+
+def change_weights(function):
+    """Return a change of the weights of places, given {layer: length of the vectors [1, 1, h, w]}."""
+
+    def change(nst, vgg):
+        def make_targets(vgg, content, style, content_layers, style_layers, measure=nst.measure):
+            P, _ = measure(vgg, content, ["relu3_1", "relu4_1"], [])
+            size = P["relu3_1"].shape[2:]
+            lengths = {k: nst.TF.resize(x.norm(dim=1, keepdim=True), size) for k, x in P.items()}
+            s = function(*(x / x.mean() for x in lengths.values()))
+            A = measure(vgg, style, [], style_layers)[1]
+            return {"relu3_1": s * P["relu3_1"]}, A, {"relu3_1": s}
+
+        nst.make_targets = make_targets
+
+    return change
+
+
+def change_schedule(steps=(40, 16, 6), weights=(4, 12, 1), last=3):
+    """Return a change of steps and content weights at each size, and of layers at the full one."""
+
+    def change(nst, vgg):
+        counts = 5, 5, last
+        nst.schedule = [
+            (divisor, number, nst.CONTENT_LAYERS, weight, nst.STYLE_LAYERS[:count])
+            for divisor, number, weight, count in zip((4, 2, 1), steps, weights, counts, strict=True)
+        ]
+
+    return change
+
+
+def mirror(nst, vgg):
+    for layer in vgg:
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.padding_mode = "reflect"
+
+
+def average(nst, vgg):
+    for index, layer in enumerate(vgg):
+        if isinstance(layer, torch.nn.MaxPool2d):
+            vgg[index] = torch.nn.AvgPool2d(2)
+
+
+ROWS = {
+    "notebook": lambda nst, vgg: None,
+    "mirrored-padding": mirror,
+    "average-pooling": average,
+    "plain-gram-matrix": lambda nst, vgg: setattr(nst, "fast_gram_matrix", nst.gram_matrix),
+    "all-places-alike": change_weights(lambda fine, things: torch.ones_like(fine)),
+    "relu3_1-only": change_weights(lambda fine, things: fine),
+    "relu4_1-only": change_weights(lambda fine, things: things),
+    "relu4_1-squared": change_weights(lambda fine, things: fine * things**2),
+    "steps-50-20-8": change_schedule(steps=(50, 20, 8)),
+    "steps-60-30-10": change_schedule(steps=(60, 30, 10)),
+    "half-the-content": change_schedule(weights=(2, 6, 0.5)),
+    "quarter-of-the-content": change_schedule(weights=(1, 3, 0.3)),
+    "all-layers-at-full-size": change_schedule(last=5),
+    "transported-start": lambda nst, vgg: setattr(nst, "match_colours", nst.transport_colours),
+}
+
+
+def paint(row, root, size, photo, painting, path):
+    """Paint in this process, and print what was measured as a line of JSON."""
+    nst = load_definitions(root)
+    vgg, nst.schedule = nst.load_vgg19(), getattr(nst, "SCHEDULE", None)
+    pictures = nst.load_image(photo, size), nst.load_image(painting, round(1.5 * size))
+    start = time.perf_counter()
+    if row == "before":
+        steps = nst.stylize(vgg, *pictures, num_steps=nst.choose_steps(size))
+        image, losses = nst.run(steps)[0], {}
+    else:
+        ROWS[row](nst, vgg)
+        for image, losses in nst.stylize(vgg, *pictures, schedule=nst.schedule):
+            pass
+    seconds = time.perf_counter() - start
+    nst.to_picture(image).save(path)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"seconds": seconds, "GiB": memory, "dtype": str(vgg[0].weight.dtype), **losses}))
+
+
+def main():
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--before", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("photo", type=Path)
+    parser.add_argument("painting", type=Path)
+    parser.add_argument("rows", nargs="+", choices=list(ROWS), metavar="ROW")
+    parser.add_argument("--child", choices=[*ROWS, "before"], help=argparse.SUPPRESS)
+    a = parser.parse_args()
+    rows = ["before"] * bool(a.before) + a.rows
+    a.out.mkdir(parents=True, exist_ok=True)
+
+    def file(row):
+        return a.out / f"{a.photo.stem}-in-{a.painting.stem}-{a.size}-{row}.png"
+
+    if a.child:
+        root = a.before if a.child == "before" else ROOT
+        return paint(a.child, root, a.size, a.photo, a.painting, file(a.child))
+    measured = {row: [] for row in rows}
+    for _ in range(a.rounds):
+        for row in rows:
+            child = subprocess.run(
+                [sys.executable, __file__, "--child", row, *sys.argv[1:]],
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+            measured[row].append(json.loads(child.stdout.splitlines()[-1]))
+            print(row, measured[row][-1], flush=True)
+    first = rows[0]
+    for row, runs in measured.items():
+        seconds, memory = (statistics.median(r[key] for r in runs) for key in ("seconds", "GiB"))
+        by = [statistics.median(r[key] for r in measured[first]) for key in ("seconds", "GiB")]
+        print(f"{row}: {seconds:.1f} s ({seconds / by[0]:.2f}), {memory:.2f} GiB ({memory / by[1]:.2f})")
+
+
+if __name__ == "__main__":
+    main()
