@@ -81,6 +81,7 @@ ROWS = {
     "relu3_1-only": change_weights(lambda fine, things: fine),
     "relu4_1-only": change_weights(lambda fine, things: things),
     "relu4_1-squared": change_weights(lambda fine, things: fine * things**2),
+    "square-root": change_weights(lambda fine, things: (fine * things).sqrt()),
     "steps-50-20-8": change_schedule(steps=(50, 20, 8)),
     "steps-60-30-10": change_schedule(steps=(60, 30, 10)),
     "half-the-content": change_schedule(weights=(2, 6, 0.5)),
