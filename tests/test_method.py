@@ -246,6 +246,28 @@ def test_a_schedule_may_end_before_the_full_size(nst, vgg, random_image):
     assert torch.equal(finished, nst.transport_colours(last, style))
 
 
+def test_the_last_size_is_never_left_out(nst, vgg, random_image):
+    schedule = [(4, 0, ["relu1_1"], 1, ["relu1_1"])]
+    first, _ = next(nst.stylize(vgg, random_image(0), random_image(1), schedule=schedule))
+    assert first.shape[2] == 64 // 4
+
+
+@pytest.mark.parametrize(("largest", "margin"), [(1, 16), (4, 16), (8, 32)])
+def test_the_margin_has_four_pixels_at_the_smallest_size(nst, vgg, random_image, largest, margin):
+    asked = []
+
+    def optimize(vgg, start, *arguments):
+        asked.append(start.shape[2])
+        return iter([(start, {})])
+
+    nst.optimize = optimize
+    schedule = [
+        (divisor, 0, ["relu1_1"], 1, ["relu1_1"]) for divisor in sorted({largest, 1}, reverse=True)
+    ]
+    list(nst.stylize(vgg, random_image(0, 128, 128), random_image(1, 128, 128), schedule=schedule))
+    assert asked[-1] == 128 + 2 * margin
+
+
 def test_the_start_is_used(nst, vgg, random_image):
     content, style, start = random_image(0), random_image(1), random_image(2)
     schedule = [(1, 1, ["relu1_1"], 1, ["relu1_1"])]
@@ -310,7 +332,9 @@ def test_a_picture_of_no_numbers_ends_the_run_at_once(nst, vgg, random_image):
 
 @pytest.mark.parametrize(("count", "expected"), [(2, 2), (60, 60), (61, 31), (400, 58)])
 def test_a_gif_of_many_frames_is_thinned(nst, tmp_path, count, expected):
-    frames = [Image.new("RGB", (16, 12), (9, 3 * number % 256, number // 85)) for number in range(count - 1)]
+    frames = [
+        Image.new("RGB", (16, 12), (9, 3 * number % 256, number // 85)) for number in range(count - 1)
+    ]
     frames.append(Image.new("RGB", (16, 12), (200, 9, 200)))
     nst.save_gif(tmp_path / "long.gif", frames)
     with Image.open(tmp_path / "long.gif") as gif:
