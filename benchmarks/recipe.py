@@ -30,28 +30,33 @@ def load_definitions(root):
     return module.load_definitions()
 
 
-def change_weights(function):
-    """Return a change of the weights of places, given {layer: length of the vectors [1, 1, h, w]}."""
+def change_weights(places=lambda fine, things: fine * things, photograph=1):
+    """Return a change of the weights in `make_targets`.
+
+    `places` gets the lengths of relu3_1 and relu4_1, divided by their means, as tensors [1, 1, h, w];
+    `photograph` says how much of its Gram matrix counts in the weight of the style.
+    """
 
     def change(nst, vgg):
         def make_targets(vgg, content, style, content_layers, style_layers, measure=nst.measure):
-            P, _ = measure(vgg, content, ["relu3_1", "relu4_1"], [])
+            P, G = measure(vgg, content, ["relu3_1", "relu4_1"], style_layers)
             size = P["relu3_1"].shape[2:]
-            lengths = {k: nst.TF.resize(x.norm(dim=1, keepdim=True), size) for k, x in P.items()}
-            s = function(*(x / x.mean() for x in lengths.values()))
+            lengths = [nst.TF.resize(x.norm(dim=1, keepdim=True), size) for x in P.values()]
+            s, P = places(*(x / x.mean() for x in lengths)), P["relu3_1"]
             A = measure(vgg, style, [], style_layers)[1]
-            return {"relu3_1": s * P["relu3_1"]}, A, {"relu3_1": s}
+            weights = {k: 1 / (A[k].square() + photograph * G[k].square()).mean() for k in A}
+            content_targets = {"relu3_1": (P, s.square() / (s * P).square().mean())}
+            return content_targets, {k: (A[k], weights[k]) for k in A}
 
         nst.make_targets = make_targets
 
     return change
 
 
-def change_schedule(steps=(40, 16, 6), weights=(4, 12, 1), last=3):
+def change_schedule(steps=(40, 16, 6), weights=(6, 18, 2), counts=(5, 5, 3)):
     """Return a change of steps and content weights at each size, and of layers at the full one."""
 
     def change(nst, vgg):
-        counts = 5, 5, last
         nst.schedule = [
             (divisor, number, nst.CONTENT_LAYERS, weight, nst.STYLE_LAYERS[:count])
             for divisor, number, weight, count in zip((4, 2, 1), steps, weights, counts, strict=True)
@@ -64,6 +69,11 @@ def mirror(nst, vgg):
     for layer in vgg:
         if isinstance(layer, torch.nn.Conv2d):
             layer.padding_mode = "reflect"
+
+
+def noisier(nst, vgg):
+    randn = torch.randn
+    torch.randn = lambda *shape, **options: 5 * randn(*shape, **options)
 
 
 def average(nst, vgg):
@@ -81,12 +91,13 @@ ROWS = {
     "relu3_1-only": change_weights(lambda fine, things: fine),
     "relu4_1-only": change_weights(lambda fine, things: things),
     "relu4_1-squared": change_weights(lambda fine, things: fine * things**2),
-    "square-root": change_weights(lambda fine, things: (fine * things).sqrt()),
-    "steps-50-20-8": change_schedule(steps=(50, 20, 8)),
+    "style-by-the-painting": change_weights(photograph=0),
+    "five-times-the-noise": noisier,
     "steps-60-30-10": change_schedule(steps=(60, 30, 10)),
-    "half-the-content": change_schedule(weights=(2, 6, 0.5)),
-    "quarter-of-the-content": change_schedule(weights=(1, 3, 0.3)),
-    "all-layers-at-full-size": change_schedule(last=5),
+    "half-the-content": change_schedule(weights=(3, 9, 1)),
+    "twice-the-content": change_schedule(weights=(12, 36, 4)),
+    "three-layers-at-half-size": change_schedule(counts=(5, 3, 3)),
+    "all-layers-at-full-size": change_schedule(counts=(5, 5, 5)),
     "transported-start": lambda nst, vgg: setattr(nst, "match_colours", nst.transport_colours),
 }
 

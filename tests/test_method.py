@@ -43,11 +43,11 @@ def test_gram_matrix_against_sums_by_hand(nst):
     assert torch.allclose(nst.gram_matrix(noise), torch.einsum("nihw,njhw->nij", noise, noise) / 21)
 
 
-def test_relative_error_by_hand(nst):
-    targets = {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([10.0])}
-    values = {"a": torch.tensor([3.0, 9.0]), "b": torch.tensor([10.0])}
-    assert nst.relative_error(values, targets).item() == pytest.approx((25 / 25 + 0) / 2)
-    assert nst.relative_error({"a": 2 * targets["a"]}, {"a": targets["a"]}).item() == 1
+def test_weighted_error_by_hand(nst):
+    """One number or one a place weights the squares, and layers count alike."""
+    targets = {"a": (torch.tensor([3.0, 4.0]), torch.tensor([2.0, 6.0])), "b": (torch.tensor([10.0]), 5)}
+    values = {"a": torch.tensor([4.0, 6.0]), "b": torch.tensor([10.0])}
+    assert nst.weighted_error(values, targets).item() == pytest.approx(((2 + 24) / 2 + 0) / 2)
 
 
 def test_the_fast_gram_matrix_has_the_same_numbers_and_the_same_gradient(nst):
@@ -65,17 +65,22 @@ def test_the_fast_gram_matrix_has_the_same_numbers_and_the_same_gradient(nst):
 
 def test_places_count_by_the_lengths_of_two_layers(nst):
     """Vectors (3, 4) and (0, 1) have the lengths 5 and 1, and the only one of the deep layer 2."""
-    target = torch.tensor([[[[3.0, 0]], [[4.0, 1.0]]]])
-    deep, painting = torch.tensor([[[[2.0]]]]), torch.tensor([[7.0]])
+    P = torch.tensor([[[[3.0, 0]], [[4.0, 1.0]]]])
+    deep, gram, painting = torch.tensor([[[[2.0]]]]), torch.tensor([[3.0, 1]]), torch.tensor([[7.0, 1]])
 
     def measure(vgg, image, content_layers, style_layers):
-        assert (content_layers, style_layers) in ((["a", "relu4_1"], []), ([], ["b"]))
-        return ({}, {"b": painting}) if style_layers else ({"a": target, "relu4_1": deep}, {})
+        if image == "painting":
+            assert (content_layers, style_layers) == ([], ["b"])
+            return {}, {"b": painting}
+        assert (content_layers, style_layers) == (["a", "relu4_1"], ["b"])
+        return {"a": P, "relu4_1": deep}, {"b": gram}
 
-    P, A, weights = nst.make_targets(None, "photograph", "painting", ["a"], ["b"], measure)
-    assert weights["a"].tolist() == [[[[10, 2]]]]
-    assert P["a"].tolist() == [[[[30, 0]], [[40, 2]]]]
-    assert A == {"b": painting}
+    content, style = nst.make_targets(None, "photograph", "painting", ["a"], ["b"], measure)
+    mean = (30**2 + 40**2 + 0**2 + 2**2) / 4  # of the weighted squares of all features
+    assert content["a"][0] is P
+    assert content["a"][1].flatten().tolist() == pytest.approx([10**2 / mean, 2**2 / mean])
+    assert style["b"][0] is painting
+    assert style["b"][1].item() == pytest.approx(1 / ((9 + 1 + 49 + 1) / 2))
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +93,14 @@ def pair(asset, vgg):
     return content, style, nst.make_targets(vgg, content, style, nst.CONTENT_LAYERS, nst.STYLE_LAYERS)
 
 
+def plain_targets(nst, vgg, pair):
+    """The targets of part I, each divided by its own mean square."""
+    content, style, _ = pair
+    P, _ = nst.measure(vgg, content, nst.CONTENT_LAYERS, [])
+    _, A = nst.measure(vgg, style, [], nst.STYLE_LAYERS)
+    return [{k: (x, 1 / x.square().mean()) for k, x in targets.items()} for targets in (P, A)]
+
+
 def optimize(nst, vgg, content, targets, num_steps, **knobs):
     return nst.optimize(vgg, content, targets, num_steps, nst.measure, **{"content_weight": 1, **knobs})
 
@@ -98,10 +111,10 @@ def total(losses, style_weight=20, content_weight=1):
 
 @pytest.mark.parametrize(("style_weight", "learning_rate"), [(20, 1), (2, 1), (200, 1), (20, 0.05)])
 def test_part_one_survives_what_its_text_proposes(nst, vgg, pair, style_weight, learning_rate):
-    content, _, (_, style_targets, _) = pair
-    content_targets = nst.extract_features(vgg, content, nst.CONTENT_LAYERS)
-    targets = content_targets, style_targets
-    image, frames, history = nst.paint(vgg, content, *targets, style_weight, learning_rate)
+    content, *_ = pair
+    image, frames, history = nst.paint(
+        vgg, content, *plain_targets(nst, vgg, pair), style_weight, learning_rate
+    )
     totals = [total(losses, style_weight) for losses in history]
     assert image.isfinite().all()
     assert totals[-1] < totals[0] / 1.5
@@ -112,16 +125,17 @@ def test_part_one_survives_what_its_text_proposes(nst, vgg, pair, style_weight, 
 
 
 def test_the_losses_of_the_start_are_known(nst, vgg, pair):
-    """The photograph has no content loss, and its style loss is that of its Gram matrices."""
+    """The photograph has no content loss, and a style loss between 0 and 1 from its Gram matrices."""
     content, _, targets = pair
     _, losses = next(optimize(nst, vgg, content, targets, 1))
     features = nst.extract_features(vgg, content, nst.STYLE_LAYERS)
     errors = []
-    for layer, target in targets[1].items():
+    for layer, (target, _) in targets[1].items():
         x = features[layer].flatten(2)
         gram = x @ x.mT / x.shape[2]
-        errors.append((((gram - target) ** 2).mean() / (target**2).mean()).item())
+        errors.append((((gram - target) ** 2).mean() / (target**2 + gram**2).mean()).item())
     assert losses["content"] == 0
+    assert 0 < min(errors) and max(errors) < 1
     assert losses["style"] == pytest.approx(sum(errors) / 5, rel=1e-4)
 
 
@@ -134,12 +148,9 @@ def test_the_first_step_changes_each_pixel_by_a_fiftieth_on_average(nst, vgg, pa
 
 
 def test_the_loop_as_a_generator_is_the_loop_of_part_one(nst, vgg, pair):
-    """If all places count alike, all losses are the same."""
-    content, _, (_, style_targets, weights) = pair
-    content_targets = nst.extract_features(vgg, content, nst.CONTENT_LAYERS)
-    alike = {layer: torch.ones_like(x) for layer, x in weights.items()}
-    _, _, history = nst.paint(vgg, content, content_targets, style_targets, 20, 1, num_steps=6)
-    targets = content_targets, style_targets, alike
+    content, *_ = pair
+    targets = plain_targets(nst, vgg, pair)
+    _, _, history = nst.paint(vgg, content, *targets, 20, 1, num_steps=6)
     again = [losses for _, losses in optimize(nst, vgg, content, targets, 5)]
     for one, other in zip(history, again, strict=True):
         assert one == pytest.approx(other, rel=1e-3)
@@ -157,11 +168,9 @@ def test_a_step_that_is_too_long_is_never_the_result(nst, vgg, pair, learning_ra
     assert len(seen) == 26
     assert totals == sorted(totals, reverse=True)
     assert totals[-1] < 0.5 * totals[0]
-    features, grams = nst.measure(vgg, seen[-1][0], *targets[:2])
-    difference = targets[2]["relu3_1"] * features["relu3_1"] - targets[0]["relu3_1"]
-    content_loss = difference.square().mean() / targets[0]["relu3_1"].square().mean()
-    assert content_loss.item() == pytest.approx(seen[-1][1]["content"])
-    assert nst.relative_error(grams, targets[1]).item() == pytest.approx(seen[-1][1]["style"])
+    features, grams = nst.measure(vgg, seen[-1][0], *targets)
+    assert nst.weighted_error(features, targets[0]).item() == pytest.approx(seen[-1][1]["content"])
+    assert nst.weighted_error(grams, targets[1]).item() == pytest.approx(seen[-1][1]["style"])
 
 
 def test_weights_of_content_and_style_decide_between_the_two(nst, vgg, pair):
@@ -175,7 +184,7 @@ def test_weights_of_content_and_style_decide_between_the_two(nst, vgg, pair):
 
 def near(image, other):
     """Say whether two images differ by no more than the noise that each size starts with."""
-    return (image - other).abs().mean() < 0.03 and (image - other).mean((2, 3)).abs().max() < 0.003
+    return (image - other).abs().mean() < 0.008 and (image - other).mean((2, 3)).abs().max() < 0.003
 
 
 SHORT = [(2, 2, ["relu4_2"], 3, ["relu1_1", "relu5_1"]), (1, 3, ["relu3_1"], 1, ["relu1_1"])]
@@ -230,7 +239,7 @@ def test_the_margin_is_painted_and_cut_off(nst, vgg, random_image):
     assert first.shape == content.shape
 
 
-@pytest.mark.parametrize(("divisor", "deviation"), [(1, 0.025), (2, 0.05), (4, 0.1), (8, 0.1)])
+@pytest.mark.parametrize(("divisor", "deviation"), [(1, 0.005), (2, 0.02), (4, 0.08), (8, 0.08)])
 def test_each_size_begins_with_noise(nst, vgg, divisor, deviation):
     grey = torch.full((1, 3, 64 * divisor, 64 * divisor), 0.5)
     schedule = [(divisor, 0, ["relu1_1"], 1, ["relu1_1"])]
@@ -286,6 +295,12 @@ def test_matching_can_be_turned_off(nst, vgg, random_image):
     assert not near(first, content)
 
 
+def test_several_paintings_need_a_measure_for_them(nst, vgg, random_image):
+    paintings = torch.cat([random_image(1), random_image(2)])
+    with pytest.raises(AssertionError, match="one painting"):
+        next(nst.stylize(vgg, random_image(0), paintings))
+
+
 def test_a_misspelt_argument_is_an_error(nst, vgg, random_image):
     with pytest.raises(TypeError, match="styl_weight"):
         next(nst.stylize(vgg, random_image(0), random_image(1), styl_weight=3))
@@ -336,7 +351,7 @@ def test_a_gif_of_many_frames_is_thinned(nst, tmp_path, count, expected):
         Image.new("RGB", (16, 12), (9, 3 * number % 256, number // 85)) for number in range(count - 1)
     ]
     frames.append(Image.new("RGB", (16, 12), (200, 9, 200)))
-    nst.save_gif(tmp_path / "long.gif", frames)
+    nst.save_gif(tmp_path / "long.gif", frames, "many")
     with Image.open(tmp_path / "long.gif") as gif:
         assert gif.n_frames == expected
         gif.seek(gif.n_frames - 1)
