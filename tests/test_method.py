@@ -109,7 +109,7 @@ def total(losses, style_weight=20, content_weight=1):
     return content_weight * losses["content"] + style_weight * losses["style"]
 
 
-@pytest.mark.parametrize(("style_weight", "learning_rate"), [(20, 1), (2, 1), (200, 1), (20, 0.05)])
+@pytest.mark.parametrize(("style_weight", "learning_rate"), [(60, 1), (2, 1), (200, 1), (60, 0.05)])
 def test_part_one_survives_what_its_text_proposes(nst, vgg, pair, style_weight, learning_rate):
     content, *_ = pair
     image, frames, history = nst.paint(
