@@ -1,6 +1,6 @@
 """Paint a pair with rows of the table in README.md: seconds, memory, losses and the picture of each.
 
-python benchmarks/recipe.py [--size 512] [--rounds 2] [--before FOLDER] [--out FOLDER] PHOTO PAINTING ROW
+python benchmarks/recipe.py [--size 512] [--rounds 2] [--before DIR] [--out DIR] PHOTO PAINTING ROW ...
 
 Each run has a process of its own, and the rows take turns, so that a slow minute meets all of them.
 `--before` adds a checkout of this repository at commit 3b4f745, the second edition, with the arguments
@@ -54,7 +54,7 @@ def change_weights(places=lambda fine, things: fine * things, photograph=1):
 
 
 def change_schedule(steps=(40, 16, 6), weights=(6, 18, 2), counts=(5, 5, 3)):
-    """Return a change of steps and content weights at each size, and of layers at the full one."""
+    """Return a change of steps, weights of the content and numbers of layers of style at each size."""
 
     def change(nst, vgg):
         nst.schedule = [
