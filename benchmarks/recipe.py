@@ -30,21 +30,24 @@ def load_definitions(root):
     return module.load_definitions()
 
 
-def change_weights(places=lambda fine, things: fine * things, photograph=1):
+def change_weights(places=lambda fine, things: fine, full_size=True, share=1):
     """Return a change of the weights in `make_targets`.
 
-    `places` gets the lengths of relu3_1 and relu4_1, divided by their means, as tensors [1, 1, h, w];
-    `photograph` says how much of its Gram matrix counts in the weight of the style.
+    `places` gets the lengths of relu3_1 and relu4_1, divided by their means, as tensors [1, 1, h, w],
+    of the photograph at its full size or of its small copy; `share` says how much of its Gram matrix
+    counts in the weight of the style.
     """
 
     def change(nst, vgg):
-        def make_targets(vgg, content, style, content_layers, style_layers, measure=nst.measure):
-            P, G = measure(vgg, content, ["relu3_1", "relu4_1"], style_layers)
-            size = P["relu3_1"].shape[2:]
-            lengths = [nst.TF.resize(x.norm(dim=1, keepdim=True), size) for x in P.values()]
-            s, P = places(*(x / x.mean() for x in lengths)), P["relu3_1"]
+        def make_targets(vgg, photograph, content, style, content_layers, style_layers, measure):
+            P, G = measure(vgg, content, ["relu3_1"], style_layers)
+            P = P["relu3_1"]
+            maps, _ = measure(vgg, photograph if full_size else content, ["relu3_1", "relu4_1"], [])
+            lengths = [x.norm(dim=1, keepdim=True) for x in maps.values()]
+            lengths = [nst.TF.resize(x, lengths[0].shape[2:]) for x in lengths]
+            s = nst.TF.resize(places(*(x / x.mean() for x in lengths)), P.shape[2:])
             A = measure(vgg, style, [], style_layers)[1]
-            weights = {k: 1 / (A[k].square() + photograph * G[k].square()).mean() for k in A}
+            weights = {k: 1 / (A[k].square() + share * G[k].square()).mean() for k in A}
             content_targets = {"relu3_1": (P, s.square() / (s * P).square().mean())}
             return content_targets, {k: (A[k], weights[k]) for k in A}
 
@@ -53,13 +56,15 @@ def change_weights(places=lambda fine, things: fine * things, photograph=1):
     return change
 
 
-def change_schedule(steps=(40, 16, 6), weights=(6, 18, 2), counts=(5, 5, 3)):
-    """Return a change of steps, weights of the content and numbers of layers of style at each size."""
+def change_schedule(steps=(60, 16, 8), noise=(0.1, 0.1, 0.005), weights=(4, 12, 2), counts=(5, 5, 3)):
+    """Return a change of steps, noise, weights of the content and layers of style at each size."""
 
     def change(nst, vgg):
         nst.schedule = [
-            (divisor, number, nst.CONTENT_LAYERS, weight, nst.STYLE_LAYERS[:count])
-            for divisor, number, weight, count in zip((4, 2, 1), steps, weights, counts, strict=True)
+            (divisor, number, amount, nst.CONTENT_LAYERS, weight, nst.STYLE_LAYERS[:count])
+            for divisor, number, amount, weight, count in zip(
+                (4, 2, 1), steps, noise, weights, counts, strict=True
+            )
         ]
 
     return change
@@ -69,11 +74,6 @@ def mirror(nst, vgg):
     for layer in vgg:
         if isinstance(layer, torch.nn.Conv2d):
             layer.padding_mode = "reflect"
-
-
-def noisier(nst, vgg):
-    randn = torch.randn
-    torch.randn = lambda *shape, **options: 5 * randn(*shape, **options)
 
 
 def average(nst, vgg):
@@ -88,14 +88,15 @@ ROWS = {
     "average-pooling": average,
     "plain-gram-matrix": lambda nst, vgg: setattr(nst, "fast_gram_matrix", nst.gram_matrix),
     "all-places-alike": change_weights(lambda fine, things: torch.ones_like(fine)),
-    "relu3_1-only": change_weights(lambda fine, things: fine),
     "relu4_1-only": change_weights(lambda fine, things: things),
-    "relu4_1-squared": change_weights(lambda fine, things: fine * things**2),
-    "style-by-the-painting": change_weights(photograph=0),
-    "five-times-the-noise": noisier,
-    "steps-60-30-10": change_schedule(steps=(60, 30, 10)),
-    "half-the-content": change_schedule(weights=(3, 9, 1)),
-    "twice-the-content": change_schedule(weights=(12, 36, 4)),
+    "product": change_weights(lambda fine, things: fine * things),
+    "small-copies": change_weights(full_size=False),
+    "product-of-small-copies": change_weights(lambda fine, things: fine * things, full_size=False),
+    "style-by-the-painting": change_weights(share=0),
+    "little-noise": change_schedule(noise=(0.08, 0.02, 0.005)),
+    "steps-40-16-6": change_schedule(steps=(40, 16, 6)),
+    "half-the-content": change_schedule(weights=(2, 6, 1)),
+    "twice-the-content": change_schedule(weights=(8, 24, 4)),
     "three-layers-at-half-size": change_schedule(counts=(5, 3, 3)),
     "all-layers-at-full-size": change_schedule(counts=(5, 5, 5)),
     "transported-start": lambda nst, vgg: setattr(nst, "match_colours", nst.transport_colours),
