@@ -1,4 +1,4 @@
-"""Paint a pair with rows of the table in README.md: seconds, memory, losses and the picture of each.
+"""Paint a pair with changes of the notebook's recipe: seconds, memory, losses and the picture of each.
 
 python benchmarks/recipe.py [--size 512] [--rounds 2] [--before DIR] [--out DIR] PHOTO PAINTING ROW ...
 
