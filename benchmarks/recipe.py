@@ -48,7 +48,7 @@ def change_weights(places=lambda fine, things: fine, full_size=True, share=1):
             s = nst.TF.resize(places(*(x / x.mean() for x in lengths)), P.shape[2:])
             A = measure(vgg, style, [], style_layers)[1]
             weights = {k: 1 / (A[k].square() + share * G[k].square()).mean() for k in A}
-            content_targets = {"relu3_1": (P, s.square() / (s * P).square().mean())}
+            content_targets = {"relu3_1": (P, s / (s * P.square()).mean())}
             return content_targets, {k: (A[k], weights[k]) for k in A}
 
         nst.make_targets = make_targets
@@ -56,7 +56,7 @@ def change_weights(places=lambda fine, things: fine, full_size=True, share=1):
     return change
 
 
-def change_schedule(steps=(60, 16, 8), noise=(0.1, 0.1, 0.005), weights=(4, 12, 2), counts=(5, 5, 3)):
+def change_schedule(steps=(40, 12, 6), noise=(4, 4, 0.2), weights=(6, 18, 2), counts=(5, 5, 3)):
     """Return a change of steps, noise, weights of the content and layers of style at each size."""
 
     def change(nst, vgg):
@@ -82,23 +82,31 @@ def average(nst, vgg):
             vgg[index] = torch.nn.AvgPool2d(2)
 
 
+def transport_at_the_end(nst, vgg):
+    """Of the three sizes, transport the colours of the last alone."""
+    transport, last = nst.transport_colours, iter((False, False, True))
+    nst.transport_colours = lambda image, style: transport(image, style) if next(last) else image
+
+
 ROWS = {
     "notebook": lambda nst, vgg: None,
     "mirrored-padding": mirror,
     "average-pooling": average,
-    "plain-gram-matrix": lambda nst, vgg: setattr(nst, "fast_gram_matrix", nst.gram_matrix),
     "all-places-alike": change_weights(lambda fine, things: torch.ones_like(fine)),
     "relu4_1-only": change_weights(lambda fine, things: things),
+    "squares": change_weights(lambda fine, things: fine.square()),
     "product": change_weights(lambda fine, things: fine * things),
     "small-copies": change_weights(full_size=False),
-    "product-of-small-copies": change_weights(lambda fine, things: fine * things, full_size=False),
     "style-by-the-painting": change_weights(share=0),
-    "little-noise": change_schedule(noise=(0.08, 0.02, 0.005)),
-    "steps-40-16-6": change_schedule(steps=(40, 16, 6)),
-    "half-the-content": change_schedule(weights=(2, 6, 1)),
-    "twice-the-content": change_schedule(weights=(8, 24, 4)),
+    "no-noise": change_schedule(noise=(0, 0, 0)),
+    "noise-at-full-size": change_schedule(noise=(4, 4, 1)),
+    "steps-80-24-12": change_schedule(steps=(80, 24, 12)),
+    "half-the-content": change_schedule(weights=(3, 9, 1)),
+    "twice-the-content": change_schedule(weights=(12, 36, 4)),
     "three-layers-at-half-size": change_schedule(counts=(5, 3, 3)),
     "all-layers-at-full-size": change_schedule(counts=(5, 5, 5)),
+    "transport-at-the-end": transport_at_the_end,
+    "no-transport": lambda nst, vgg: setattr(nst, "transport_colours", lambda image, reference: image),
     "transported-start": lambda nst, vgg: setattr(nst, "match_colours", nst.transport_colours),
 }
 

@@ -4,6 +4,7 @@ python tests/renew.py
 """
 
 import shutil
+from base64 import b64decode
 
 import nbformat
 from definitions import NOTEBOOK, stamp
@@ -17,6 +18,19 @@ MADE = {  # by the notebook: in assets
     "second-pair.png": "mountains-in-the-scream.jpg",
     "from-noise.gif": "from-noise.gif",
 }
+FIGURES = {  # the last figure of the cell with this code: in assets
+    'astronaut in the wave"]': "artifacts.jpg",
+    '"style_weight=2": stylize': "artifacts-less.jpg",
+    "dogs_size = ": "dogs-in-the-great-wave.jpg",
+}
+
+
+def save_figures(notebook):
+    """Copy the figures that README shows from the outputs of the notebook."""
+    for code, asset in FIGURES.items():
+        (cell,) = [c for c in notebook["cells"] if c["cell_type"] == "code" and code in c["source"]]
+        figures = [o["data"]["image/jpeg"] for o in cell["outputs"] if "image/jpeg" in o.get("data", {})]
+        (ROOT / "assets" / asset).write_bytes(b64decode(figures[-1]))
 
 
 def main():
@@ -32,6 +46,7 @@ def main():
     client.execute()
     nbformat.write(notebook, NOTEBOOK)
     stamp()
+    save_figures(notebook)
     for name, asset in MADE.items():
         if asset.endswith(".jpg"):
             Image.open(ROOT / "results" / name).save(ROOT / "assets" / asset, quality=92)

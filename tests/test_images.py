@@ -195,8 +195,83 @@ def test_kept_colours_change_lightness_only(nst, random_image):
     assert torch.allclose(kept[:, 0] - kept[:, 1], photograph[:, 0] - photograph[:, 1], atol=1e-5)
 
 
+def test_a_huge_photograph_is_decoded_small(nst, tmp_path, monkeypatch):
+    """A JPEG of 24 megapixels reaches the conversion of colours with a quarter of them, upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.linear_gradient("L").resize((6000, 4000)).convert("RGB").save(tmp_path / "huge.jpg", exif=exif)
+    converted, convert = [], Image.Image.convert
+    monkeypatch.setattr(
+        Image.Image, "convert", lambda x, *a, **k: converted.append(x.size) or convert(x, *a, **k)
+    )
+    image = nst.load_image(tmp_path / "huge.jpg", 512)
+    assert image.shape == (1, 3, 768, 512)
+    assert max(max(size) for size in converted) <= 3000
+    assert image[..., 0].mean() > image[..., -1].mean() + 0.9  # its bottom has come to the left
+
+
+def check(nst, path, message):
+    with pytest.raises(AssertionError, match=message) as error:
+        nst.load_picture(path, 64)
+    assert path.name in str(error.value)
+
+
 @pytest.mark.parametrize("kind", ["uint16", "float32", "int32"])
 def test_more_than_8_bits_are_an_error_and_not_a_white_or_black_picture(nst, tmp_path, kind):
     Image.fromarray(np.full((64, 64), 3000, kind)).save(tmp_path / "scan.tiff")
-    with pytest.raises(AssertionError, match=r"scan\.tiff has more than 8 bits"):
-        nst.load_image(tmp_path / "scan.tiff", 64)
+    check(nst, tmp_path / "scan.tiff", "more than 8 bits")
+
+
+@pytest.mark.parametrize(("primaries", "transfer"), [(12, 13), (9, 16), (9, 18)])
+def test_wide_colours_given_by_numbers_are_an_error_and_not_flat_or_dark(
+    nst, tmp_path, primaries, transfer
+):
+    """Display P3, and the two kinds of HDR, PQ and HLG."""
+    numbers = {"color_primaries": primaries, "transfer_characteristics": transfer}
+    file = pillow_heif.from_pillow(halves((64, 64)))
+    file.save(tmp_path / "hdr.heic", matrix_coefficients=9, full_range_flag=1, **numbers)
+    check(nst, tmp_path / "hdr.heic", "wide or HDR colours")
+
+
+def test_a_profile_goes_before_the_numbers(nst, tmp_path):
+    """Phones write such files, and the profile is what Pillow converts from."""
+    file = pillow_heif.from_pillow(halves((64, 64)))
+    file.info["icc_profile"] = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    numbers = {"color_primaries": 12, "transfer_characteristics": 13, "matrix_coefficients": 6}
+    file.save(tmp_path / "phone.heic", full_range_flag=1, **numbers)
+    with Image.open(tmp_path / "phone.heic") as picture:
+        assert "icc_profile" in picture.info
+    assert colours(nst.load_picture(tmp_path / "phone.heic", 64), 32, 8) == pytest.approx(RED, abs=12)
+
+
+def test_a_preview_is_an_error_and_not_a_tiny_picture(nst, tmp_path):
+    """As cameras write DNG, and scanners TIFF: first a small copy, then the photograph."""
+    preview, photograph = halves((16, 12)), halves((160, 120))
+    path = tmp_path / "camera.tiff"
+    preview.save(path, save_all=True, append_images=[photograph], tiffinfo={254: 1})
+    check(nst, path, "begins with a preview")
+    photograph.save(tmp_path / "scan.tiff", save_all=True, append_images=[preview])
+    assert nst.load_picture(tmp_path / "scan.tiff", 120).shape == (1, 3, 120, 160)
+
+
+def test_a_fourth_byte_of_zeros_is_an_error_and_not_a_white_picture(nst, tmp_path):
+    """Programs that know no transparency write such TGA files with 32 bits."""
+    Image.new("RGBA", (64, 64), (*RED, 0)).save(tmp_path / "old.tga")
+    check(nst, tmp_path / "old.tga", "transparent everywhere")
+    Image.new("RGBA", (64, 64), (*RED, 9)).save(tmp_path / "faint.tga")
+    assert nst.load_picture(tmp_path / "faint.tga", 64).shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "L", "1"])
+def test_usual_pictures_pass_and_come_as_colours(nst, tmp_path, mode):
+    Image.new("RGB", (64, 64), (200, 200, 200)).convert(mode, dither=0).save(tmp_path / "picture.tiff")
+    found = colours(nst.load_picture(tmp_path / "picture.tiff", 64), 9, 9)
+    assert found == ([255] * 3 if mode == "1" else [200] * 3)
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".webp"])
+def test_what_the_web_serves_opens(nst, tmp_path, suffix):
+    halves((64, 64)).save(tmp_path / f"web{suffix}", quality=95)
+    image = nst.load_picture(tmp_path / f"web{suffix}", 64)
+    assert colours(image, 32, 8) == pytest.approx(RED, abs=12)
+    assert colours(image, 32, 56) == pytest.approx(BLUE, abs=12)

@@ -1,0 +1,129 @@
+"""Break the notebook in many ways, and see for each that the tests notice.
+
+python tests/mutants.py [WORD ...]
+
+Each mutant replaces a piece of the notebook's code in a copy of the project, and runs the tests that
+should catch it there. With words, only mutants with one of them in their name are run. All of them
+take about ten minutes on two cores, so CI leaves them out.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from definitions import NOTEBOOK
+
+IMAGES, METHOD = "test_images.py", "test_method.py"
+TRANSPORT = "image = transport_colours(image, style)"
+MARGIN = "TF.center_crop(image, [side // divisor for side in size])"
+PRIMARIES, DEPTH = 'numbers.get("color_primaries", 1) < 8', 'picture.mode[0] not in "IF"'
+PREVIEW, ALPHA = "picture.getexif().get(254) != 1", 'picture.mode != "RGBA" or'
+MUTANTS = [  # name, code, what replaces it, file of the tests and words for those that should fail
+    ("EXIF is ignored", "picture = ImageOps.exif_transpose(picture)", "", IMAGES, "upright"),
+    ("transparency is black", '"white"', '"black"', IMAGES, "white"),
+    ("profiles are ignored", 'embedded := picture.info.get("icc_profile")', "embedded := None", IMAGES, "srgb"),
+    ("a huge JPEG is decoded whole", "picture.draft(None, (2 * size, 2 * size))", "", IMAGES, "huge"),
+    ("values are not clamped", "image[0].clamp(0, 1)", "image[0]", IMAGES, "clamped"),
+    ("16 bits are passed over", DEPTH, f"True or {DEPTH}", IMAGES, "8_bits"),
+    ("HDR is passed over", PRIMARIES, f"True or {PRIMARIES}", IMAGES, "wide"),
+    ("a profile does not help", 'if "icc_profile" in picture.info', "if False", IMAGES, "profile_goes"),
+    ("a preview is passed over", PREVIEW, f"True or {PREVIEW}", IMAGES, "preview"),
+    ("no alpha is passed over", ALPHA, f"True or {ALPHA}", IMAGES, "fourth_byte"),
+    ("GIFs play once", "loop=0", "loop=1", IMAGES, "gifs"),
+    ("GIFs do not rest at their end", "+ [2000]", "+ [120]", IMAGES, "gifs"),
+    ("GIFs keep all frames", "1 + len(frames) // 60", "1", METHOD, "thinned"),
+    ("colours keep their mean", " + r.mean(1, keepdim=True)", " + x.mean()", IMAGES, "mean"),
+    ("colours keep their covariance", "add @ remove @ (x", "add @ (x", IMAGES, "covariance"),
+    ("grey is blown up to colours", "e.clamp(min=1e-4)", "e.clamp(min=1e-20)", IMAGES, "grey"),
+    ("colours go along one set of axes", "range(rounds)", "range(1)", IMAGES, "transported"),
+    ("single pixels are transported", "// parts * 2 + 1", "* 0 + 1", IMAGES, "grain"),
+    ("detail is lost in the transport", " + image - smooth)", ")", IMAGES, "areas"),
+    ("lightness goes the wrong way", "(photograph + change)", "(photograph - change)", IMAGES, "lightness"),
+    ("red and blue change places", "255 * image.flip(1)", "255 * image", METHOD, "second_implementation"),
+    ("a layer is another one", '"relu4_1": 20', '"relu4_1": 18', METHOD, "second_implementation"),
+    ("the network runs to its end", "vgg[: 1 + max(LAYERS[name] for name in layers)]", "vgg", METHOD, "chain"),
+    ("Gram matrices are sums", "F.mT @ F / F.shape[1]", "F.mT @ F", METHOD, "by_hand"),
+    ("errors are sums over layers", "sum(errors) / len(errors)", "sum(errors)", METHOD, "by_hand"),
+    ("errors have no weights", "(w * (values[layer] - t)", "((values[layer] - t)", METHOD, "by_hand"),
+    ("a frame is missing", "[*frames[::3], frames[-1]]", "frames[::3]", METHOD, "part_one"),
+    ("places count alike", "s[k] / (s[k] * P[k].square()).mean()", "1 / P[k].square().mean()", METHOD, "places"),
+    ("places are measured small", 'photograph, ["relu3_1"], []', 'content, ["relu3_1"], []', METHOD, "places"),
+    ("the photograph's style is left out", "A[k].square() + G[k].square()", "A[k].square()", METHOD, "start_are"),
+    ("the first step is too long", "0.02 * start.numel()", "0.1 * start.numel()", METHOD, "fiftieth"),
+    ("the style has the wrong sign", "* content_loss + style_weight", "* content_loss - style_weight", METHOD, "loop_of"),
+    ("the weight of the content is lost", "content_weight * content_loss", "content_loss", METHOD, "decide"),
+    ("a spike is the result", "if loss < lowest:", "if True:", METHOD, "never_the_result"),
+    ("nobody goes back", "if not loss < 2 * lowest:", "if False:", METHOD, "never_the_result"),
+    ("nan goes on", "assert step or loss.isfinite()", "assert True", METHOD, "no_numbers"),
+    ("frames are too few", "len(history) % 5 == 0", "len(history) % 50 == 0", METHOD, "every_fifth"),
+    ("unfinished replaces finished", 'path.with_stem(f"{path.stem}-unfinished")', "path", METHOD, "stop"),
+    ("the margin is not cut off", MARGIN, "image", METHOD, "coarse_to_fine or margin"),
+    ("there is no margin", "3 * max(4, schedule[0][0])", "0", METHOD, "margin"),
+    ("sizes are too small", "// 64)", "// 16)", METHOD, "smaller_than_64"),
+    ("noise does not ask the painting", "amount * detail *", "amount * 0.02 *", METHOD, "noise"),
+    ("noise is coloured", "torch.randn_like(small[0][:, :1])", "torch.randn_like(small[0])", METHOD, "noise"),
+    ("noise differs in each run", "torch.manual_seed(6)", "torch.seed()", METHOD, "repeated"),
+    ("colours are not transported", TRANSPORT, "", METHOD, "transports"),
+    ("colours are always matched", "match_colours(content, style) if match else", "match_colours(content, style) or", METHOD, "turned_off"),
+    ("the start is ignored", "image = target if start is None else", "image = target or", METHOD, "start_is_used"),
+    ("strips have no halo", 'halo = 16 if', 'halo = 0 if', METHOD, "strips"),
+    ("strips are not divided", "/ places[k]", "/ 1", METHOD, "strips"),
+    ("masks count twice", "(T / T.mean((2, 3), keepdim=True)).sqrt()", "(T / T.mean((2, 3), keepdim=True))", METHOD, "its_own_half"),
+    ("masks are not divided", "T / T.mean((2, 3), keepdim=True)", "T", METHOD, "its_own_half"),
+]  # fmt: skip
+
+
+def run(code, replacement, file, words):
+    """Return the names of the tests that fail with the mutant, and what pytest printed."""
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    found = 0
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and code in source:
+            found += 1
+            cell["source"] = source.replace(code, replacement)
+    assert found, f"The notebook no longer has {code!r}: mend the list of mutants."
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(NOTEBOOK.parent / "tests", Path(folder, "tests"))
+        (Path(folder) / "assets").symlink_to(NOTEBOOK.parent / "assets")
+        Path(folder, NOTEBOOK.name).write_text(json.dumps(notebook), encoding="utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"tests/{file}",
+            "-k",
+            words,
+        ]
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        printed = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True
+        ).stdout
+    return sorted(set(re.findall(r"^FAILED \S+::(\w+)", printed, re.MULTILINE))), printed
+
+
+def main():
+    words, survived = sys.argv[1:], []
+    for name, *mutant in MUTANTS:
+        if words and not any(word in name for word in words):
+            continue
+        failed, printed = run(*mutant)
+        if not failed:
+            survived.append(name)
+        print(
+            f"{name}: {', '.join(failed) or 'SURVIVED, ' + printed.strip().splitlines()[-1]}", flush=True
+        )
+    print(f"{len(survived)} survived: {survived}")
+    sys.exit(bool(survived))
+
+
+if __name__ == "__main__":
+    main()
