@@ -19,7 +19,7 @@ MADE = {  # by the notebook: in assets
     "from-noise.gif": "from-noise.gif",
 }
 FIGURES = {  # the last figure of the cell with this code: in assets
-    'astronaut in the wave"]': "artifacts.jpg",
+    'runs["wave in the astronaut"]': "artifacts.jpg",
     '"style_weight=2": stylize': "artifacts-less.jpg",
     "dogs_size = ": "dogs-in-the-great-wave.jpg",
 }
