@@ -21,11 +21,11 @@ from definitions import NOTEBOOK
 IMAGES, METHOD = "test_images.py", "test_method.py"
 TRANSPORT = "image = transport_colours(image, style)"
 MARGIN = "TF.center_crop(image, [side // divisor for side in size])"
-PRIMARIES, DEPTH = 'numbers.get("color_primaries", 1) < 8', 'picture.mode[0] not in "IF"'
-PREVIEW, ALPHA = "picture.getexif().get(254) != 1", 'picture.mode != "RGBA" or'
+PRIMARIES, DEPTH = "not {9, 11, 12, 16, 18}", 'picture.mode[0] not in "IF"'
+PREVIEW, ALPHA = 'not getattr(picture, "tag_v2"', 'picture.convert("RGBA").getextrema()[3][1]'
 MUTANTS = [  # name, code, what replaces it, file of the tests and words for those that should fail
     ("EXIF is ignored", "picture = ImageOps.exif_transpose(picture)", "", IMAGES, "upright"),
-    ("transparency is black", '"white"', '"black"', IMAGES, "white"),
+    ("transparency is black", '"white"', '"black"', IMAGES, "lie_on_white"),
     ("profiles are ignored", 'embedded := picture.info.get("icc_profile")', "embedded := None", IMAGES, "srgb"),
     ("a huge JPEG is decoded whole", "picture.draft(None, (2 * size, 2 * size))", "", IMAGES, "huge"),
     ("values are not clamped", "image[0].clamp(0, 1)", "image[0]", IMAGES, "clamped"),
@@ -39,7 +39,7 @@ MUTANTS = [  # name, code, what replaces it, file of the tests and words for tho
     ("GIFs keep all frames", "1 + len(frames) // 60", "1", METHOD, "thinned"),
     ("colours keep their mean", " + r.mean(1, keepdim=True)", " + x.mean()", IMAGES, "mean"),
     ("colours keep their covariance", "add @ remove @ (x", "add @ (x", IMAGES, "covariance"),
-    ("grey is blown up to colours", "e.clamp(min=1e-4)", "e.clamp(min=1e-20)", IMAGES, "grey"),
+    ("grey is blown up to colours", "e.clamp(min=1e-4)", "e.clamp(min=1e-20)", IMAGES, "a_grey_photograph"),
     ("colours go along one set of axes", "range(rounds)", "range(1)", IMAGES, "transported"),
     ("single pixels are transported", "// parts * 2 + 1", "* 0 + 1", IMAGES, "grain"),
     ("detail is lost in the transport", " + image - smooth)", ")", IMAGES, "areas"),
@@ -67,10 +67,13 @@ MUTANTS = [  # name, code, what replaces it, file of the tests and words for tho
     ("sizes are too small", "// 64)", "// 16)", METHOD, "smaller_than_64"),
     ("noise does not ask the painting", "amount * detail *", "amount * 0.02 *", METHOD, "noise"),
     ("noise is coloured", "torch.randn_like(small[0][:, :1])", "torch.randn_like(small[0])", METHOD, "noise"),
+    ("colours are transported always", "        if match:\n", "        if True:\n", METHOD, "matching_can"),
+    ("the rate of the first step stays", '["lr"] = learning_rate', '["lr"] *= 1', METHOD, "loop_of or part_one or never"),
     ("noise differs in each run", "torch.manual_seed(6)", "torch.seed()", METHOD, "repeated"),
     ("colours are not transported", TRANSPORT, "", METHOD, "transports"),
     ("colours are always matched", "match_colours(content, style) if match else", "match_colours(content, style) or", METHOD, "turned_off"),
     ("the start is ignored", "image = target if start is None else", "image = target or", METHOD, "start_is_used"),
+    ("masks of any shape pass", "assert 0.9 <", "assert 0 <", METHOD, "another_shape"),
     ("strips have no halo", 'halo = 16 if', 'halo = 0 if', METHOD, "strips"),
     ("strips are not divided", "/ places[k]", "/ 1", METHOD, "strips"),
     ("masks count twice", "(T / T.mean((2, 3), keepdim=True)).sqrt()", "(T / T.mean((2, 3), keepdim=True))", METHOD, "its_own_half"),

@@ -76,6 +76,23 @@ def test_colours_are_converted_to_srgb(nst, tmp_path, mode):
     assert found == pytest.approx(expected, abs=3)
 
 
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_a_profile_of_grey_is_used(nst, tmp_path, mode):
+    """In linear grey, which some scanners write, 100 of 255 is as light as 168 in sRGB."""
+    white = b"XYZ \0\0\0\0" + bytes.fromhex("0000f6d600010000 0000d32d")
+    curve = b"curv" + bytes(8)  # no entries: output is input
+    tags = b"wtpt" + bytes([0, 0, 0, 156, 0, 0, 0, 20]) + b"kTRC" + bytes([0, 0, 0, 176, 0, 0, 0, 12])
+    header = bytearray(128)
+    header[4:36] = b"\0\0\0\0\x02\x40\0\0mntrGRAYXYZ " + bytes(12)
+    header[36:40], header[68:80] = b"acsp", bytes.fromhex("0000f6d6000100000000d32d")
+    profile = bytes(header) + bytes([0, 0, 0, 2]) + tags + white + curve
+    profile = len(profile).to_bytes(4) + profile[4:]
+    Image.new(mode, (64, 64), 100 if mode == "L" else (100, 255)).save(
+        tmp_path / "g.png", icc_profile=profile
+    )
+    assert colours(nst.load_picture(tmp_path / "g.png", 64), 9, 9) == pytest.approx([168] * 3, abs=2)
+
+
 def test_heic_files_open(nst, tmp_path):
     pillow_heif.from_pillow(halves((64, 64))).save(tmp_path / "phone.heic", quality=95)
     image = nst.load_image(tmp_path / "phone.heic", 64)
@@ -222,15 +239,15 @@ def test_more_than_8_bits_are_an_error_and_not_a_white_or_black_picture(nst, tmp
     check(nst, tmp_path / "scan.tiff", "more than 8 bits")
 
 
-@pytest.mark.parametrize(("primaries", "transfer"), [(12, 13), (9, 16), (9, 18)])
+@pytest.mark.parametrize(("primaries", "transfer"), [(12, 13), (9, 16), (9, 18), (1, 16), (1, 18)])
 def test_wide_colours_given_by_numbers_are_an_error_and_not_flat_or_dark(
     nst, tmp_path, primaries, transfer
 ):
     """Display P3, and the two kinds of HDR, PQ and HLG."""
     numbers = {"color_primaries": primaries, "transfer_characteristics": transfer}
     file = pillow_heif.from_pillow(halves((64, 64)))
-    file.save(tmp_path / "hdr.heic", matrix_coefficients=9, full_range_flag=1, **numbers)
-    check(nst, tmp_path / "hdr.heic", "wide or HDR colours")
+    file.save(tmp_path / "hdr.heic", matrix_coefficients=1, full_range_flag=1, **numbers)
+    check(nst, tmp_path / "hdr.heic", "colours beyond sRGB")
 
 
 def test_a_profile_goes_before_the_numbers(nst, tmp_path):
@@ -244,20 +261,27 @@ def test_a_profile_goes_before_the_numbers(nst, tmp_path):
     assert colours(nst.load_picture(tmp_path / "phone.heic", 64), 32, 8) == pytest.approx(RED, abs=12)
 
 
-def test_a_preview_is_an_error_and_not_a_tiny_picture(nst, tmp_path):
+@pytest.mark.parametrize("kind", [1, 5])  # a small copy; one that is a mask as well
+def test_a_preview_is_an_error_and_not_a_tiny_picture(nst, tmp_path, kind):
     """As cameras write DNG, and scanners TIFF: first a small copy, then the photograph."""
     preview, photograph = halves((16, 12)), halves((160, 120))
     path = tmp_path / "camera.tiff"
-    preview.save(path, save_all=True, append_images=[photograph], tiffinfo={254: 1})
+    preview.save(path, save_all=True, append_images=[photograph], tiffinfo={254: kind})
     check(nst, path, "begins with a preview")
     photograph.save(tmp_path / "scan.tiff", save_all=True, append_images=[preview])
     assert nst.load_picture(tmp_path / "scan.tiff", 120).shape == (1, 3, 120, 160)
+    exif = Image.Exif()
+    exif[254] = 1  # in a JPEG it says nothing
+    photograph.save(tmp_path / "edited.jpg", exif=exif)
+    assert nst.load_picture(tmp_path / "edited.jpg", 120).shape == (1, 3, 120, 160)
 
 
 def test_a_fourth_byte_of_zeros_is_an_error_and_not_a_white_picture(nst, tmp_path):
     """Programs that know no transparency write such TGA files with 32 bits."""
     Image.new("RGBA", (64, 64), (*RED, 0)).save(tmp_path / "old.tga")
     check(nst, tmp_path / "old.tga", "transparent everywhere")
+    Image.new("LA", (64, 64), (90, 0)).save(tmp_path / "grey.png")
+    check(nst, tmp_path / "grey.png", "transparent everywhere")
     Image.new("RGBA", (64, 64), (*RED, 9)).save(tmp_path / "faint.tga")
     assert nst.load_picture(tmp_path / "faint.tga", 64).shape == (1, 3, 64, 64)
 

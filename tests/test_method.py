@@ -217,23 +217,14 @@ def test_stylize_takes_every_step_of_the_schedule(nst, vgg, random_image):
 
 
 @pytest.mark.parametrize(
-    ("content_side", "style_side", "divisors"),
-    [
-        (256, 256, [4, 2, 1]),
-        (200, 256, [3, 2, 1]),
-        (255, 190, [2, 2, 1]),
-        (64, 256, [1, 1, 1]),
-        (40, 256, [1] * 3),
-    ],
+    ("side", "divisors"),
+    [(256, [4, 2, 1]), (200, [3, 2, 1]), (130, [2, 2, 1]), (64, [1, 1, 1]), (40, [1, 1, 1])],
 )
-def test_no_side_is_made_smaller_than_64(nst, vgg, random_image, content_side, style_side, divisors):
+def test_no_side_of_the_photograph_is_made_smaller_than_64(nst, vgg, random_image, side, divisors):
     schedule = [(divisor, 0, 0.2, ["relu1_1"], 1, ["relu1_1"]) for divisor in (4, 2, 1)]
-    content, style = (
-        random_image(0, 256, 256)[:, :, :content_side],
-        random_image(1, 256, 256)[..., :style_side],
-    )
+    content, style = random_image(0, 256, 256)[:, :, :side], random_image(1, 96, 96)
     pictures = [image for image, _ in nst.stylize(vgg, content, style, schedule=schedule, match=False)]
-    assert [image.shape[2] for image in pictures] == [content_side // divisor for divisor in divisors]
+    assert [image.shape[2] for image in pictures] == [side // divisor for divisor in divisors]
 
 
 def test_the_margin_is_painted_and_cut_off(nst, vgg, random_image):
@@ -253,30 +244,26 @@ def test_the_margin_is_painted_and_cut_off(nst, vgg, random_image):
     assert first.shape == content.shape
 
 
-@pytest.mark.parametrize("divisor", [1, 2])
-def test_each_size_begins_with_noise_relative_to_the_detail_of_the_painting(nst, vgg, divisor):
-    """Of a painting without detail there is none, of stripes half as strong half; and it is grey."""
-    grey = torch.full((1, 3, 64 * divisor, 64 * divisor), 0.5)
-    stripes = torch.tensor([-0.1, 0.1]).repeat_interleave(divisor).repeat(32).expand_as(grey)
-    schedule = [(divisor, 0, 2, ["relu1_1"], 1, ["relu1_1"])]
-    deviations = []
-    for strength in (0, 0.5, 1):
-        painting = grey + strength * stripes
-        first, _ = next(nst.stylize(vgg, grey, painting, schedule=schedule, match=False))
-        deviations.append(first.std().item())
+def test_each_size_begins_with_grey_noise_relative_to_the_detail_of_the_painting(nst, vgg):
+    """A blur with weights 0.239, 0.522, 0.239 takes 0.956 of the contrast of fine stripes away."""
+    grey = torch.full((1, 3, 64, 64), 0.5)
+    stripes = torch.tensor([-0.1, 0.1]).repeat(32).expand_as(grey)
+    mostly_flat = stripes.clone()
+    mostly_flat[..., :40] = 0
+    schedule = [(1, 0, 2, ["relu1_1"], 1, ["relu1_1"])]
+    for painting, expected in ((stripes, 2 * 0.0956), (stripes / 2, 0.0956), (mostly_flat, 0)):
+        first, _ = next(nst.stylize(vgg, grey, grey + painting, schedule=schedule, match=False))
+        assert first.std().item() == pytest.approx(expected, rel=0.05, abs=1e-5)
         assert torch.allclose(first[:, :1].expand_as(first), first, atol=1e-6)
-    small = nst.resize(grey + stripes, (64, 64))
-    detail = (small - nst.TF.gaussian_blur(small, 3)).abs().median().item()
-    assert deviations[0] == pytest.approx(0, abs=1e-6)
-    assert deviations[1:] == pytest.approx([detail, 2 * detail], rel=0.05)
 
 
 def test_a_schedule_may_end_before_the_full_size(nst, vgg, random_image):
     """The finished picture is then as large as the last one, and has no border."""
     content, style = random_image(0, 128, 128), random_image(1, 128, 128)
     schedule = [(2, 1, 0.2, ["relu1_1"], 1, ["relu1_1"])]
-    *_, (last, _), (finished, _) = nst.stylize(vgg, content, style, schedule=schedule)
-    assert last.shape == finished.shape == (1, 3, 64, 64)
+    (first, _), *_, (finished, _) = nst.stylize(vgg, content, style, schedule=schedule)
+    assert near(first, nst.resize(nst.match_colours(content, style), (64, 64)))
+    assert finished.shape == (1, 3, 64, 64)
 
 
 @pytest.mark.parametrize(("largest", "margin"), [(1, 12), (4, 12), (8, 24)])
@@ -315,7 +302,8 @@ def test_matching_can_be_turned_off(nst, vgg, random_image):
     schedule = [(1, 1, 0.2, ["relu1_1"], 1, ["relu1_1"])]
     first, _ = next(nst.stylize(vgg, content, style, schedule=schedule))
     assert near(first, nst.match_colours(content, style))
-    plain, _ = next(nst.stylize(vgg, content, style, schedule=schedule, match=False))
+    nst.transport_colours = None
+    (plain, _), *_ = nst.stylize(vgg, content, style, schedule=schedule, match=False)
     assert near(plain, content)
     assert not near(first, content)
 
@@ -361,6 +349,32 @@ def test_a_name_that_cannot_be_is_an_error_at_the_first_picture(nst, tmp_path):
     with pytest.raises(OSError):
         nst.run(steps, tmp_path / ("中" * 90 + ".png"))
     assert next(steps)[1]["style"] == 1
+
+
+def test_a_long_name_is_saved(nst, tmp_path):
+    path = tmp_path / ("中" * 40 + "-in-starry-night.png")
+    nst.run(((torch.zeros(1, 3, 16, 24), {"content": 1.0}) for _ in range(2)), path)
+    assert path.is_file()
+
+
+@pytest.mark.parametrize(
+    ("layers", "error"),
+    [
+        ((["relu9_1"], ["relu1_1"]), KeyError),
+        ((["relu1_1"], []), ValueError),
+        (([], []), ValueError),
+    ],
+)
+def test_layers_that_are_misspelt_or_missing_are_an_error_at_once(nst, vgg, random_image, layers, error):
+    schedule = [(1, 1, 0.2, layers[0], 1, layers[1])]
+    with pytest.raises(error):
+        next(nst.stylize(vgg, random_image(0), random_image(1), schedule=schedule))
+
+
+def test_a_picture_too_small_for_its_layers_is_an_error_at_once(nst, vgg, random_image):
+    tiny = random_image(0)[..., :8, :8].contiguous()
+    with pytest.raises((RuntimeError, ValueError)):
+        next(nst.stylize(vgg, tiny, random_image(1)))
 
 
 def test_a_picture_of_no_numbers_ends_the_run_at_once(nst, vgg, random_image):
@@ -419,6 +433,11 @@ def test_masks_that_cover_everything_change_nothing(nst, vgg, random_image):
 def test_regions_need_two_masks(nst):
     with pytest.raises(AssertionError, match="two regions"):
         nst.measure_regions(torch.ones(1, 1, 64, 64))
+
+
+def test_masks_of_another_shape_are_an_error(nst, vgg, random_image):
+    with pytest.raises(AssertionError, match="Masks"):
+        nst.measure_regions(torch.ones(2, 1, 64, 96))(vgg, random_image(0), [], ["relu1_1"])
 
 
 def test_regions_and_two_paintings_go_through_the_sizes(nst, vgg, random_image):

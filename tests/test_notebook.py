@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pillow_heif
 import pytest
 from definitions import NOTEBOOK, source_digest, sources
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 from PIL import Image
 
 ROOT = NOTEBOOK.parent
@@ -32,6 +34,34 @@ def test_committed_outputs_are_of_one_clean_run_of_this_code(committed):
     assert not [output for output in outputs if output.get("name") == "stderr"]
     assert committed["metadata"]["outputs_of_source"] == source_digest(committed)
     assert NOTEBOOK.stat().st_size < 5e6
+
+
+MEASURED = {  # words of the prose: the pattern of outputs whose numbers they are of, ratio or number, range
+    "takes about a minute on two processor cores": (r"Wall time: (?:(\d+)min )?([\d.]+) s", 40, 75),
+    "style loss falls to about a twentieth": (r"step 0: .*'style': ([\d.]+).*\nstep 10: .*'style': ([\d.]+)", 0.04, 0.06),
+    "the content loss only to 1.02": (r"step 10: {'content': ([\d.]+)", 1.015, 1.025),
+    "falls to about a third of that": (r"step 10: {'content': ([\d.]+).*\n.*\nstep 60: {'content': ([\d.]+)", 0.28, 0.38),
+}  # fmt: skip
+CHOSEN = {"0.02", "0.03"}  # decimals of the prose that are no measurements
+
+
+def test_numbers_in_the_prose_are_those_of_the_outputs(committed):
+    """Each phrase is there and holds, and no other decimal number is in the prose."""
+    code = [cell for cell in committed["cells"] if cell["cell_type"] == "code"]
+    texts = ["".join(output.get("text", "")) for cell in code for output in cell["outputs"]]
+    prose = "\n".join("".join(c["source"]) for c in committed["cells"] if c["cell_type"] == "markdown")
+    for words, (pattern, low, high) in MEASURED.items():
+        assert words in prose, words
+        (found,) = re.findall(pattern, "".join(texts))
+        first, *second = [
+            float(number or 0) for number in ([found] if isinstance(found, str) else found)
+        ]
+        value = 60 * first + second[0] if "Wall" in pattern else second[0] / first if second else first
+        assert low <= value <= high, (words, value)
+    for left_out in (r"```.*?```", r"\$\$.*?\$\$", r"`[^`]*`", r"\$[^$]*\$", r"\([^)]*\)", *MEASURED):
+        prose = re.sub(left_out, "", prose, flags=re.DOTALL)
+    prose = "\n".join(line for line in prose.splitlines() if not line.startswith("|"))
+    assert set(re.findall(r"\d+\.\d+", prose)) <= CHOSEN
 
 
 def test_every_picture_of_a_page_exists_and_has_a_text(committed):
@@ -116,6 +146,37 @@ def test_without_experiments_the_run_ends_well_after_the_result(tmp_path):
     ran = [bool(cell["execution_count"]) for cell in code]
     assert ran == sorted(ran, reverse=True)
     assert not ran[-1]
+
+
+def test_papermill_fails_with_the_name_of_a_missing_file(tmp_path):
+    run, _ = papermill(tmp_path, "-p", "content_path", "nowhere.jpg")
+    assert run.returncode != 0
+    assert "nowhere.jpg" in run.stderr
+
+
+def test_photographs_with_similar_names_keep_their_results():
+    (source,) = [s for s in sources() if "path = Path(output_dir" in s]
+    line = source.splitlines()[0]
+    names = [
+        "WhatsApp Image 2026-05-12 at 10.22.33 AM.jpeg",
+        "WhatsApp Image 2026-05-12 at 10.22.33 AM (1).jpeg",
+    ]
+    results = []
+    for name in names:
+        found = {"Path": Path, "output_dir": "results", "content_path": name, "style_path": "wave.jpg"}
+        exec(line, found)
+        results.append(found["path"].name)
+    assert results == [name.replace(".jpeg", "-in-wave.png") for name in names]
+
+
+def test_exported_pages_show_every_picture_and_the_texts_of_gifs(committed):
+    page, _ = HTMLExporter().from_notebook_node(nbformat.read(NOTEBOOK, as_version=4))
+    outputs = [o for c in committed["cells"] if c["cell_type"] == "code" for o in c["outputs"]]
+    figures = [o for o in outputs if "image/jpeg" in o.get("data", {})]
+    gifs = [o for o in outputs if "image/gif" in "".join(o.get("data", {}).get("text/html", ""))]
+    assert page.count("data:image/jpeg;base64,") == len(figures) > 20
+    texts = re.findall(r'<img alt="([^"]{10,})" src="data:image/gif', page)
+    assert len(texts) == len(gifs) == 3
 
 
 def test_the_kernel_goes_on_after_the_exit():
