@@ -145,26 +145,28 @@ def test_matched_colours_have_the_mean_and_covariance_of_the_reference(nst):
     assert torch.allclose(torch.cov(matched), torch.cov(reference[0].flatten(1)), atol=1e-4)
 
 
-def test_a_grey_photograph_stays_finite_and_gets_the_mean_colour(nst, random_image):
-    grey = random_image(0).mean(1, keepdim=True).expand(1, 3, 64, 64)
-    matched = nst.match_colours(grey, random_image(1) * 0.2 + 0.4)
-    assert matched.isfinite().all()
-    assert torch.allclose(matched.mean((2, 3)), (random_image(1) * 0.2 + 0.4).mean((2, 3)), atol=0.02)
+def test_a_grey_photograph_gets_the_mean_colour_and_its_faint_colours_stay_faint(nst, random_image):
+    """Those of a scan of grey, say, whose noise would be blown up to all colours of the painting."""
+    noise = 0.001 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    grey = random_image(0).mean(1, keepdim=True).expand(1, 3, 64, 64) + noise
+    reference = random_image(1) * 0.2 + 0.4
+    matched = nst.match_colours(grey, reference)
+    assert torch.allclose(matched.mean((2, 3)), reference.mean((2, 3)), atol=0.02)
+    spread, full = ((x - x.mean(1, keepdim=True)).std() for x in (matched, reference))
+    assert spread < 0.3 * full
 
 
 def test_transported_colours_have_the_whole_distribution(nst):
-    """Two colours without greys between them: mean and covariance would give greys, this does not."""
+    """Three colours with nothing between them: mean and covariance would give greys, this does not."""
     reference = torch.zeros(1, 3, 32, 32)
-    reference[:, 2, :, :20] = 0.9
-    reference[:, :2, :, 20:] = 0.8
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(1, 3, 48, 40, generator=generator)
-    transported = nst.transport_colours(image, reference)
-    found = transported[0].flatten(1).T
-    points = torch.tensor([[0, 0, 0.9], [0.8, 0.8, 0]])
-    distance = torch.cdist(found, points)
-    assert distance.amin(1).mean() < 0.03
-    assert (distance.argmin(1) == 0).float().mean() == pytest.approx(20 / 32, abs=0.03)
+    for channel, (first, last) in enumerate([(0, 12), (12, 22), (22, 32)]):
+        reference[:, channel, :, first:last] = 0.9
+    image = torch.rand(1, 3, 48, 40, generator=torch.Generator().manual_seed(0))
+    found = nst.transport_colours(image, reference)[0].flatten(1).T
+    distance = torch.cdist(found, 0.9 * torch.eye(3))
+    assert distance.amin(1).mean() < 0.01
+    shares = [(distance.argmin(1) == number).float().mean().item() for number in range(3)]
+    assert shares == pytest.approx([12 / 32, 10 / 32, 10 / 32], abs=0.02)
 
 
 def test_areas_have_the_colours_of_areas_of_the_reference(nst, random_image):
@@ -178,7 +180,7 @@ def test_areas_have_the_colours_of_areas_of_the_reference(nst, random_image):
     )
     assert (found - expected).abs().mean() < 0.02
     fine, coarse = transported, nst.TF.gaussian_blur(transported, 5)
-    assert (fine - coarse).std() > 0.02
+    assert (fine - coarse).std() > 0.05  # as much as in the image
 
 
 @pytest.mark.parametrize("side", [256, 512])
@@ -250,15 +252,19 @@ def test_wide_colours_given_by_numbers_are_an_error_and_not_flat_or_dark(
     check(nst, tmp_path / "hdr.heic", "colours beyond sRGB")
 
 
-def test_a_profile_goes_before_the_numbers(nst, tmp_path):
-    """Phones write such files, and the profile is what Pillow converts from."""
-    file = pillow_heif.from_pillow(halves((64, 64)))
-    file.info["icc_profile"] = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    numbers = {"color_primaries": 12, "transfer_characteristics": 13, "matrix_coefficients": 6}
-    file.save(tmp_path / "phone.heic", full_range_flag=1, **numbers)
-    with Image.open(tmp_path / "phone.heic") as picture:
-        assert "icc_profile" in picture.info
-    assert colours(nst.load_picture(tmp_path / "phone.heic", 64), 32, 8) == pytest.approx(RED, abs=12)
+def test_a_profile_goes_before_the_numbers(nst, tmp_path, monkeypatch):
+    """A file may have both; pillow-heif writes one of them only, so the numbers are added here."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    halves((64, 64)).save(tmp_path / "phone.png", icc_profile=profile)
+    open_file = Image.open
+
+    def open_with_numbers(path):
+        picture = open_file(path)
+        picture.info["nclx_profile"] = {"color_primaries": 12, "transfer_characteristics": 13}
+        return picture
+
+    monkeypatch.setattr(nst.Image, "open", open_with_numbers)
+    assert colours(nst.load_picture(tmp_path / "phone.png", 64), 32, 8) == pytest.approx(RED, abs=3)
 
 
 @pytest.mark.parametrize("kind", [1, 5])  # a small copy; one that is a mask as well
