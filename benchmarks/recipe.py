@@ -30,23 +30,19 @@ def load_definitions(root):
     return module.load_definitions()
 
 
-def change_weights(places=lambda fine, things: fine, full_size=True, share=1):
+def change_weights(places=lambda fine, things: fine, share=1):
     """Return a change of the weights in `make_targets`.
 
-    `places` gets the lengths of relu3_1 and relu4_1, divided by their means, as tensors [1, 1, h, w],
-    of the photograph at its full size or of its small copy; `share` says how much of its Gram matrix
-    counts in the weight of the style.
+    `places` gets the lengths of relu3_1 and relu4_1 of the photograph, divided by their means, as
+    tensors [1, 1, h, w]; `share` says how much of its Gram matrix counts in the weight of the style.
     """
 
     def change(nst, vgg):
-        def make_targets(vgg, photograph, content, style, content_layers, style_layers, measure):
-            P, G = measure(vgg, content, ["relu3_1"], style_layers)
-            P = P["relu3_1"]
-            maps, _ = measure(vgg, photograph if full_size else content, ["relu3_1", "relu4_1"], [])
+        def make_targets(vgg, content, style, content_layers, style_layers, measure):
+            maps, G = measure(vgg, content, ["relu3_1", "relu4_1"], style_layers)
+            P, A = maps["relu3_1"], measure(vgg, style, [], style_layers)[1]
             lengths = [x.norm(dim=1, keepdim=True) for x in maps.values()]
-            lengths = [nst.TF.resize(x, lengths[0].shape[2:]) for x in lengths]
-            s = nst.TF.resize(places(*(x / x.mean() for x in lengths)), P.shape[2:])
-            A = measure(vgg, style, [], style_layers)[1]
+            s = places(*(nst.TF.resize(x / x.mean(), P.shape[2:]) for x in lengths))
             weights = {k: 1 / (A[k].square() + share * G[k].square()).mean() for k in A}
             content_targets = {"relu3_1": (P, s / (s * P.square()).mean())}
             return content_targets, {k: (A[k], weights[k]) for k in A}
@@ -56,12 +52,12 @@ def change_weights(places=lambda fine, things: fine, full_size=True, share=1):
     return change
 
 
-def change_schedule(steps=(40, 12, 6), noise=(4, 4, 0.2), weights=(6, 18, 2), counts=(5, 5, 3)):
+def change_schedule(steps=(40, 12, 6), noise=(3, 3, 0), weights=(6, 18, 2), counts=(5, 5, 3)):
     """Return a change of steps, noise, weights of the content and layers of style at each size."""
 
     def change(nst, vgg):
         nst.schedule = [
-            (divisor, number, amount, nst.CONTENT_LAYERS, weight, nst.STYLE_LAYERS[:count])
+            (divisor, number, amount, weight, nst.STYLE_LAYERS[:count])
             for divisor, number, amount, weight, count in zip(
                 (4, 2, 1), steps, noise, weights, counts, strict=True
             )
@@ -96,10 +92,10 @@ ROWS = {
     "relu4_1-only": change_weights(lambda fine, things: things),
     "squares": change_weights(lambda fine, things: fine.square()),
     "product": change_weights(lambda fine, things: fine * things),
-    "small-copies": change_weights(full_size=False),
     "style-by-the-painting": change_weights(share=0),
     "no-noise": change_schedule(noise=(0, 0, 0)),
-    "noise-at-full-size": change_schedule(noise=(4, 4, 1)),
+    "noise-at-the-start": change_schedule(noise=(3, 0, 0)),
+    "noise-at-full-size": change_schedule(noise=(3, 3, 1)),
     "steps-80-24-12": change_schedule(steps=(80, 24, 12)),
     "half-the-content": change_schedule(weights=(3, 9, 1)),
     "twice-the-content": change_schedule(weights=(12, 36, 4)),

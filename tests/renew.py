@@ -22,6 +22,7 @@ FIGURES = {  # the last figure of the cell with this code: in assets
     'runs["wave in the astronaut"]': "artifacts.jpg",
     '"style_weight=2": stylize': "artifacts-less.jpg",
     "dogs_size = ": "dogs-in-the-great-wave.jpg",
+    "measure_masked = measure_regions": "regions.jpg",
 }
 
 

@@ -82,7 +82,7 @@ def test_pictures_in_assets_are_credited_and_used(committed):
         assert path.name == "CREDITS.md" or (path.name in credits and path.name in text), path.name
 
 
-def test_nothing_is_used_before_its_definition_and_no_knob_is_assigned_again(committed):
+def test_no_function_is_used_before_its_definition_and_no_knob_is_assigned_again(committed):
     cells = [cell for cell in committed["cells"] if cell["cell_type"] == "code"]
     knobs, defined, functions = set(), set(), set()
     trees = [ast.parse(source) for source in sources(committed)]
