@@ -102,15 +102,43 @@ def test_no_function_is_used_before_its_definition_and_no_knob_is_assigned_again
     assert len(knobs) == 8
 
 
-def papermill(folder, *options):
-    """Run the notebook in a folder with its assets; return what papermill printed, and its status."""
+def papermill(folder, *options, edits=()):
+    """Run the notebook, with pieces of its code replaced, in a folder with its assets.
+
+    Return what papermill printed, with its status, and the notebook that was run.
+    """
     shutil.copytree(ROOT / "assets", folder / "assets")
-    command = [sys.executable, "-m", "papermill", NOTEBOOK, "out.ipynb", "--stdout-file", "-"]
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    for old, new in edits:
+        cells = [c for c in notebook.cells if c.cell_type == "code" and old in c.source]
+        assert cells, old
+        for cell in cells:
+            cell.source = cell.source.replace(old, new)
+    nbformat.write(notebook, folder / "in.ipynb")
+    command = [sys.executable, "-m", "papermill", "in.ipynb", "out.ipynb", "--stdout-file", "-"]
     run = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True)
     return run, json.loads((folder / "out.ipynb").read_text(encoding="utf-8"))
 
 
-def test_the_whole_notebook_runs_with_an_upright_photograph(tmp_path):
+EDITS = [  # what a reader may change in the cells of parts I, III and IV
+    ("*targets, style_weight=style_weight, learning_rate", "*targets, style_weight=2, learning_rate"),
+    ("for weight in (20, 5)", "for weight in (60, 1)"),
+    ("one_size = [(1, 60, 0, 1", "one_size = [(1, 60, 3, 2"),
+    ("for w in (0.2, 20, 2000)", "for w in (0, 5)"),
+    ("for scale in (0.75, 1.5, 3)", "for scale in (1, 2)"),
+    ("for rate in (0.02, 1, 3)", "for rate in (0.5, 10)"),
+    ("lr=0.03", "lr=0.1"),
+    ("style_weight=0.2, **at_one_size", "style_weight=7, **at_one_size"),
+    ('("relu2_1", "relu4_1", "relu5_1")', '("relu1_1", "relu4_2")'),
+    ("for count in (1, 3, 5)", "for count in (2, 4)"),
+    ('load_image("assets/mountains.jpg", large_size)', 'load_image("assets/dogs.jpg", large_size)'),
+    ("for count in (1, 2, 3)", "for count in (2,)"),
+    ("match=False, style_weight=5", "match=False, style_weight=30"),
+    ('("cat.jpg", "CREDITS.md", "dogs.jpg")', '("CREDITS.md", "astronaut.jpg")'),
+]
+
+
+def test_the_whole_notebook_runs_after_edits_with_an_upright_photograph(tmp_path):
     """The camera stored it on its side, and the painting is a panorama."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -120,7 +148,7 @@ def test_the_whole_notebook_runs_with_an_upright_photograph(tmp_path):
     panorama.save(tmp_path / "painting.png")
     knobs = {"content_path": "my dog.jpg", "style_path": "painting.png", "output_dir": "mine/new"}
     options = [word for name, value in knobs.items() for word in ("-p", name, value)]
-    run, out = papermill(tmp_path, "-p", "image_size", "64", *options)
+    run, out = papermill(tmp_path, "-p", "image_size", "64", *options, edits=EDITS)
     assert run.returncode == 0, run.stderr[-3000:]
     assert not list((tmp_path / "mine" / "new").glob("*unfinished*"))
     with Image.open(tmp_path / "mine" / "new" / "my dog-in-painting.png") as result:
