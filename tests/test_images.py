@@ -272,7 +272,7 @@ def test_a_preview_is_an_error_and_not_a_tiny_picture(nst, tmp_path, kind):
     preview, photograph = halves((16, 12)), halves((160, 120))
     path = tmp_path / "camera.tiff"
     preview.save(path, save_all=True, append_images=[photograph], tiffinfo={254: kind})
-    check(nst, path, "begins with a preview")
+    check(nst, path, "is a preview")
     photograph.save(tmp_path / "scan.tiff", save_all=True, append_images=[preview])
     assert nst.load_picture(tmp_path / "scan.tiff", 120).shape == (1, 3, 120, 160)
     exif = Image.Exif()
@@ -284,9 +284,9 @@ def test_a_preview_is_an_error_and_not_a_tiny_picture(nst, tmp_path, kind):
 def test_a_fourth_byte_of_zeros_is_an_error_and_not_a_white_picture(nst, tmp_path):
     """Programs that know no transparency write such TGA files with 32 bits."""
     Image.new("RGBA", (64, 64), (*RED, 0)).save(tmp_path / "old.tga")
-    check(nst, tmp_path / "old.tga", "transparent everywhere")
+    check(nst, tmp_path / "old.tga", "all transparent")
     Image.new("LA", (64, 64), (90, 0)).save(tmp_path / "grey.png")
-    check(nst, tmp_path / "grey.png", "transparent everywhere")
+    check(nst, tmp_path / "grey.png", "all transparent")
     Image.new("RGBA", (64, 64), (*RED, 9)).save(tmp_path / "faint.tga")
     assert nst.load_picture(tmp_path / "faint.tga", 64).shape == (1, 3, 64, 64)
 
