@@ -78,6 +78,19 @@ def average(nst, vgg):
             vgg[index] = torch.nn.AvgPool2d(2)
 
 
+def match_covariance(nst, vgg):
+    """Match the mean and the covariance of colours, as Gatys et al. (2016) do."""
+
+    def match_colours(image, reference):
+        x, r = (i.double().flatten(2)[0] for i in (image, reference))  # [3, places]
+        (e, V), (e_r, V_r) = torch.linalg.eigh(torch.cov(x)), torch.linalg.eigh(torch.cov(r))
+        change = (V_r * e_r.clamp(min=0).sqrt()) @ V_r.T @ (V * e.clamp(min=1e-4).rsqrt()) @ V.T
+        matched = change @ (x - x.mean(1, keepdim=True)) + r.mean(1, keepdim=True)
+        return matched.view(image.shape).clamp(0, 1).float()
+
+    nst.match_colours = match_colours
+
+
 def transport_at_the_end(nst, vgg):
     """Of the three sizes, transport the colours of the last alone."""
     transport, last = nst.transport_colours, iter((False, False, True))
@@ -101,6 +114,7 @@ ROWS = {
     "twice-the-content": change_schedule(weights=(12, 36, 4)),
     "three-layers-at-half-size": change_schedule(counts=(5, 3, 3)),
     "all-layers-at-full-size": change_schedule(counts=(5, 5, 5)),
+    "matched-covariance": match_covariance,
     "transport-at-the-end": transport_at_the_end,
     "no-transport": lambda nst, vgg: setattr(nst, "transport_colours", lambda image, reference: image),
     "transported-start": lambda nst, vgg: setattr(nst, "match_colours", nst.transport_colours),

@@ -13,8 +13,8 @@ from PIL import Image
 
 ROOT = NOTEBOOK.parent
 MADE = {  # by the notebook: in assets
-    "summer-palace-in-starry-night.png": "summer-palace-in-starry-night.jpg",
-    "summer-palace-in-starry-night.gif": "summer-palace-in-starry-night.gif",
+    "summer-palace.jpg-in-starry-night.png": "summer-palace-in-starry-night.jpg",
+    "summer-palace.jpg-in-starry-night.gif": "summer-palace-in-starry-night.gif",
     "second-pair.png": "mountains-in-the-scream.jpg",
     "from-noise.gif": "from-noise.gif",
 }

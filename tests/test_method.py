@@ -22,7 +22,7 @@ def test_vgg19_against_a_second_implementation(nst, vgg, random_image):
             weight = stored[f"{key}_W_table"][stored[f"{key}_W_q"].long()]
             x = F.relu(F.conv2d(x, weight, stored[f"{key}_b"], padding=1))
             expected[f"relu{block}_{number}"] = x
-    found = nst.extract_features(vgg, image, list(nst.LAYERS))
+    found = dict(nst.extract_features(vgg, image, list(nst.LAYERS)))
     assert set(found) == set(nst.LAYERS)
     for layer, features in found.items():
         assert torch.allclose(features, expected[layer], rtol=1e-3, atol=1e-3 * expected[layer].max())
@@ -31,9 +31,9 @@ def test_vgg19_against_a_second_implementation(nst, vgg, random_image):
 def test_the_chain_ends_at_the_last_layer_asked_for(nst, vgg, random_image):
     """An image of 8 pixels is too small for block 5, and large enough for block 3."""
     image = random_image(0)[..., :8, :8].contiguous()
-    assert nst.extract_features(vgg, image, ["relu3_1", "relu1_1"])["relu3_1"].shape[-1] == 2
+    assert dict(nst.extract_features(vgg, image, ["relu3_1", "relu1_1"]))["relu3_1"].shape[-1] == 2
     with pytest.raises(RuntimeError):
-        nst.extract_features(vgg, image, ["relu5_1"])
+        dict(nst.extract_features(vgg, image, ["relu5_1"]))
 
 
 def test_gram_matrix_against_sums_by_hand(nst):
@@ -109,7 +109,7 @@ def test_the_losses_of_the_start_are_known(nst, vgg, pair):
     """The photograph has no content loss, and a style loss between 0 and 1 from its Gram matrices."""
     content, _, targets = pair
     _, losses = next(optimize(nst, vgg, content, targets, 1))
-    features = nst.extract_features(vgg, content, nst.STYLE_LAYERS)
+    features = dict(nst.extract_features(vgg, content, nst.STYLE_LAYERS))
     errors = []
     for layer, (target, _) in targets[1].items():
         x = features[layer].flatten(2)

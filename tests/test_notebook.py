@@ -37,9 +37,9 @@ def test_committed_outputs_are_of_one_clean_run_of_this_code(committed):
 
 
 MEASURED = {  # words of the prose: the pattern of outputs whose numbers they are of, ratio or number, range
-    "takes about a minute on two processor cores": (r"Wall time: (?:(\d+)min )?([\d.]+) ?s", 40, 80),
+    "takes less than a minute on two processor cores": (r"Wall time: (?:(\d+)min )?([\d.]+) ?s", 20, 60),
     "style loss falls to about a twentieth": (r"step 0: .*'style': ([\d.]+).*\nstep 10: .*'style': ([\d.]+)", 0.04, 0.06),
-    "the content loss only to 1.02": (r"step 10: {'content': ([\d.]+)", 1.015, 1.025),
+    "the content loss only to 1.31": (r"step 10: {'content': ([\d.]+)", 1.305, 1.315),
     "falls to about a third of that": (r"step 10: {'content': ([\d.]+).*\n.*\nstep 60: {'content': ([\d.]+)", 0.28, 0.38),
 }  # fmt: skip
 CHOSEN = {"0.02", "0.03"}  # decimals of the prose that are no measurements
@@ -151,9 +151,9 @@ def test_the_whole_notebook_runs_after_edits_with_an_upright_photograph(tmp_path
     run, out = papermill(tmp_path, "-p", "image_size", "64", *options, edits=EDITS)
     assert run.returncode == 0, run.stderr[-3000:]
     assert not list((tmp_path / "mine" / "new").glob("*unfinished*"))
-    with Image.open(tmp_path / "mine" / "new" / "my dog-in-painting.png") as result:
+    with Image.open(tmp_path / "mine" / "new" / "my dog.jpg-in-painting.png") as result:
         assert result.size == (64, 96)
-    with Image.open(tmp_path / "mine" / "new" / "my dog-in-painting.gif") as gif:
+    with Image.open(tmp_path / "mine" / "new" / "my dog.jpg-in-painting.gif") as gif:
         assert gif.n_frames >= 3
     code = [cell for cell in out["cells"] if cell["cell_type"] == "code"]
     assert all(cell["execution_count"] for cell in code)
@@ -166,7 +166,7 @@ def test_without_experiments_the_run_ends_well_after_the_result(tmp_path):
     options = ["-p", "content_path", "phone.heic", "-p", "image_size", "64"]
     run, out = papermill(tmp_path, *options, "-p", "experiments", "False")
     assert run.returncode == 0, run.stderr[-3000:]
-    with Image.open(tmp_path / "results" / "phone-in-starry-night.png") as result:
+    with Image.open(tmp_path / "results" / "phone.heic-in-starry-night.png") as result:
         assert result.size == (96, 64)
     assert "picture 0: {'content':" in run.stdout
     assert "so the run ends here" in run.stdout
@@ -188,13 +188,15 @@ def test_photographs_with_similar_names_keep_their_results():
     names = [
         "WhatsApp Image 2026-05-12 at 10.22.33 AM.jpeg",
         "WhatsApp Image 2026-05-12 at 10.22.33 AM (1).jpeg",
+        "phone.heic",
+        "phone.jpg",
     ]
     results = []
     for name in names:
         found = {"Path": Path, "output_dir": "results", "content_path": name, "style_path": "wave.jpg"}
         exec(line, found)
         results.append(found["path"].name)
-    assert results == [name.replace(".jpeg", "-in-wave.png") for name in names]
+    assert results == [f"{name}-in-wave.png" for name in names]
 
 
 def test_exported_pages_show_every_picture_and_the_texts_of_gifs(committed):
