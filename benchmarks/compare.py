@@ -69,11 +69,11 @@ def classic_loop(photo, painting, path):
     style = TF.resize(nst.load_image(painting, 1024), content.shape[2:])
 
     layers = ["relu4_2", *nst.STYLE_LAYERS]
-    scales = {k: x.mean() for k, x in nst.extract_features(vgg, content, layers).items()}
+    scales = {k: x.mean() for k, x in nst.extract_features(vgg, content, layers)}
 
     def measure(image):
         """Return the features of relu4_2, and {layer: (sums over all places, places, channels)}."""
-        features = {k: x / scales[k] for k, x in nst.extract_features(vgg, image, layers).items()}
+        features = {k: x / scales[k] for k, x in nst.extract_features(vgg, image, layers)}
         matrices = {layer: features[layer].flatten(2) for layer in nst.STYLE_LAYERS}
         return features["relu4_2"], {k: (F @ F.mT, F.shape[2], F.shape[1]) for k, F in matrices.items()}
 

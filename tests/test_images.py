@@ -236,7 +236,7 @@ def check(load, path, message):
 @pytest.mark.parametrize("kind", ["uint16", "float32", "int32"])
 def test_more_than_8_bits_are_an_error_and_not_a_white_or_black_picture(nst, tmp_path, kind):
     Image.fromarray(np.full((64, 64), 3000, kind)).save(tmp_path / "scan.tiff")
-    check(nst.load_image, tmp_path / "scan.tiff", "would be white")
+    check(nst.load_image, tmp_path / "scan.tiff", "is empty or not 8-bit")
 
 
 @pytest.mark.parametrize(("primaries", "transfer"), [(12, 13), (9, 16), (9, 18), (1, 16), (1, 18)])
@@ -247,7 +247,7 @@ def test_wide_colours_given_by_numbers_are_an_error_and_not_flat_or_dark(
     numbers = {"color_primaries": primaries, "transfer_characteristics": transfer}
     file = pillow_heif.from_pillow(halves((64, 64)))
     file.save(tmp_path / "hdr.heic", matrix_coefficients=1, full_range_flag=1, **numbers)
-    check(nst.load_picture, tmp_path / "hdr.heic", "colours beyond sRGB")
+    check(nst.load_picture, tmp_path / "hdr.heic", "is not sRGB")
 
 
 def test_a_profile_goes_before_the_numbers(nst, tmp_path, monkeypatch):
@@ -268,7 +268,7 @@ def test_a_profile_goes_before_the_numbers(nst, tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", [1, 5])  # a small copy; one that is a mask as well
 def test_a_preview_is_an_error_and_not_a_tiny_picture(nst, tmp_path, kind):
     """As cameras write DNG, and scanners TIFF: first a small copy, then the photograph."""
-    preview, photograph = halves((80, 64)), halves((160, 120))
+    preview, photograph = halves((16, 12)), halves((160, 120))
     path = tmp_path / "camera.tiff"
     preview.save(path, save_all=True, append_images=[photograph], tiffinfo={254: kind})
     check(nst.load_picture, path, "is a preview")
@@ -290,9 +290,9 @@ def test_a_tiny_picture_is_an_error_and_not_a_blur(nst, tmp_path):
 def test_a_fourth_byte_of_zeros_is_an_error_and_not_a_white_picture(nst, tmp_path):
     """Programs that know no transparency write such TGA files with 32 bits."""
     Image.new("RGBA", (64, 64), (*RED, 0)).save(tmp_path / "old.tga")
-    check(nst.load_image, tmp_path / "old.tga", "would be white")
+    check(nst.load_image, tmp_path / "old.tga", "is empty or not 8-bit")
     Image.new("LA", (64, 64), (90, 0)).save(tmp_path / "grey.png")
-    check(nst.load_image, tmp_path / "grey.png", "would be white")
+    check(nst.load_image, tmp_path / "grey.png", "is empty or not 8-bit")
     Image.new("RGBA", (64, 64), (*RED, 9)).save(tmp_path / "faint.tga")
     assert nst.load_image(tmp_path / "faint.tga", 64).shape == (1, 3, 64, 64)
 

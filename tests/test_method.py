@@ -36,6 +36,15 @@ def test_the_chain_ends_at_the_last_layer_asked_for(nst, vgg, random_image):
         dict(nst.extract_features(vgg, image, ["relu5_1"]))
 
 
+def test_features_come_one_by_one(nst, vgg, random_image):
+    """The first layer is handed out before a later one fails, so what is made of it need not wait."""
+    image = random_image(0)[..., :8, :8].contiguous()
+    steps = nst.extract_features(vgg, image, ["relu1_1", "relu5_1"])
+    assert next(steps)[0] == "relu1_1"
+    with pytest.raises(RuntimeError):
+        next(steps)
+
+
 def test_gram_matrix_against_sums_by_hand(nst):
     features = torch.tensor([[[[2.0, 2, 0, 0]], [[4.0, 0, 0, 0]]], [[[1.0, 0, 0, 1]], [[0, 0, 3.0, 0]]]])
     assert nst.gram_matrix(features).tolist() == [[[2, 2], [2, 4]], [[0.5, 0], [0, 2.25]]]
