@@ -76,7 +76,7 @@ MUTANTS = [  # name, code, what replaces it, file of the tests and words for tho
     ("the start is ignored", "image = target if start is None else", "image = target if True else", METHOD, "start_is_used"),
     ("masks of any shape pass", "assert 0.97 <", "assert 0 <", METHOD, "another_shape"),
     ("strips have no halo", 'halo = 16 if', 'halo = 0 if', METHOD, "strips"),
-    ("strips are not divided", "/ (height // scales[k])", "/ 1", METHOD, "strips"),
+    ("strips are not divided", "/ places[k]", "/ 1", METHOD, "strips"),
     ("masks count twice", "(T / T.mean((2, 3), keepdim=True)).sqrt()", "(T / T.mean((2, 3), keepdim=True))", METHOD, "its_own_half"),
     ("masks are not divided", "T / T.mean((2, 3), keepdim=True)", "T", METHOD, "its_own_half"),
 ]  # fmt: skip
