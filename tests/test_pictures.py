@@ -44,7 +44,7 @@ def flaws(image, photo, painting):
     if torch.corrcoef(pair)[0, 1] < 0.3:
         found.append("content")
     strokes = lightness_steps(image[sky], 3).mean() / lightness_steps(painting, 3).mean()
-    if not 0.5 < strokes < 1.5:
+    if not 0.6 < strokes < 1.5:
         found.append("strokes")
     if grid(image[sky]) / grid(painting) > 1.6:
         found.append("grid")
