@@ -52,7 +52,7 @@ def change_weights(places=lambda fine, things: fine, share=1):
     return change
 
 
-def change_schedule(steps=(40, 12, 6), noise=(3, 3, 0), weights=(6, 18, 2), counts=(5, 5, 3)):
+def change_schedule(steps=(40, 12, 6), noise=(3, 3, 0), weights=(6, 18, 0.5), counts=(5, 5, 3)):
     """Return a change of steps, noise, weights of the content and layers of style at each size."""
 
     def change(nst, vgg):
@@ -91,10 +91,20 @@ def match_covariance(nst, vgg):
     nst.match_colours = match_colours
 
 
-def transport_at_the_end(nst, vgg):
-    """Of the three sizes, transport the colours of the last alone."""
-    transport, last = nst.transport_colours, iter((False, False, True))
-    nst.transport_colours = lambda image, style: transport(image, style) if next(last) else image
+def transport_at_each_size(nst, vgg):
+    """Transport the colours of each size, so that the next begins with those of the painting."""
+    optimize, match_colours, paintings = nst.optimize, nst.match_colours, []
+
+    def match_and_keep(image, reference):
+        paintings.append(reference)
+        return match_colours(image, reference)
+
+    def optimize_and_transport(*arguments, **knobs):
+        for image, losses in optimize(*arguments, **knobs):
+            yield image, losses
+        yield nst.transport_colours(image, paintings[0]), losses
+
+    nst.match_colours, nst.optimize = match_and_keep, optimize_and_transport
 
 
 ROWS = {
@@ -110,12 +120,13 @@ ROWS = {
     "noise-at-the-start": change_schedule(noise=(3, 0, 0)),
     "noise-at-full-size": change_schedule(noise=(3, 3, 1)),
     "steps-80-24-12": change_schedule(steps=(80, 24, 12)),
-    "half-the-content": change_schedule(weights=(3, 9, 1)),
-    "twice-the-content": change_schedule(weights=(12, 36, 4)),
+    "half-the-content": change_schedule(weights=(3, 9, 0.25)),
+    "twice-the-content": change_schedule(weights=(12, 36, 1)),
+    "content-at-full-size": change_schedule(weights=(6, 18, 2)),
     "three-layers-at-half-size": change_schedule(counts=(5, 3, 3)),
     "all-layers-at-full-size": change_schedule(counts=(5, 5, 5)),
     "matched-covariance": match_covariance,
-    "transport-at-the-end": transport_at_the_end,
+    "transport-at-each-size": transport_at_each_size,
     "no-transport": lambda nst, vgg: setattr(nst, "transport_colours", lambda image, reference: image),
     "transported-start": lambda nst, vgg: setattr(nst, "match_colours", nst.transport_colours),
 }

@@ -19,12 +19,13 @@ from pathlib import Path
 from definitions import NOTEBOOK
 
 IMAGES, METHOD = "test_images.py", "test_method.py"
-TRANSPORT = "image = transport_colours(image, style)"
+TRANSPORT = "transport_colours(image, style), size), losses"
 MARGIN = "TF.center_crop(image, size)"
 PRIMARIES, DEPTH = "not {9, 11, 12, 16, 18}", 'picture.mode[0] not in "IF"'
 PREVIEW, ALPHA = 'not getattr(picture, "tag_v2"', "alpha.getbbox() and"
 MUTANTS = [  # name, code, what replaces it, file of the tests and words for those that should fail
     ("EXIF is ignored", "picture = ImageOps.exif_transpose(picture)", "", IMAGES, "upright"),
+    ("broken files name no path", "except Exception as error", "except KeyError as error", IMAGES, "broken"),
     ("transparency is black", '"white"', '"black"', IMAGES, "lie_on_white"),
     ("profiles are ignored", 'embedded := picture.info.get("icc_profile")', "embedded := None", IMAGES, "srgb"),
     ("a huge JPEG is decoded whole", "picture.draft(None, (2 * size, 2 * size))", "", IMAGES, "huge"),
@@ -68,10 +69,10 @@ MUTANTS = [  # name, code, what replaces it, file of the tests and words for tho
     ("noise does not ask the painting", "noise * detail *", "noise * 0.02 *", METHOD, "noise"),
     ("noise is coloured", "torch.randn_like(small[0][:, :1])", "torch.randn_like(small[0])", METHOD, "noise"),
     ("frames have two sizes", "frame.resize(last.size) for frame", "frame for frame", METHOD, "long_run"),
-    ("colours are transported always", "        if match:\n", "        if True:\n", METHOD, "matching_can"),
+    ("colours are transported always", "    if match:\n", "    if True:\n", METHOD, "matching_can"),
     ("the rate of the first step stays", '["lr"] = learning_rate', '["lr"] *= 1', METHOD, "loop_of or part_one or never"),
     ("noise differs in each run", "torch.manual_seed(11)", "torch.seed()", METHOD, "repeated"),
-    ("colours are not transported", TRANSPORT, "", METHOD, "transports"),
+    ("colours are not transported", TRANSPORT, "image, size), losses", METHOD, "transports"),
     ("colours are always matched", "match_colours(content, style) if match else", "match_colours(content, style) if True else", METHOD, "turned_off"),
     ("the start is ignored", "image = target if start is None else", "image = target if True else", METHOD, "start_is_used"),
     ("masks of any shape pass", "assert 0.97 <", "assert 0 <", METHOD, "another_shape"),

@@ -233,6 +233,19 @@ def check(load, path, message):
     assert path.name in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "rest"), [("a.jpg", b""), ("a.png", b""), ("a.heic", b""), ("b.png", bytes(999))]
+)
+def test_a_broken_file_is_an_error_with_its_name_and_what_to_do(nst, tmp_path, name, rest):
+    """Half a file, of which Pillow and pillow-heif say so in three kinds of errors, without the name."""
+    noise = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / name)
+    stored = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(stored[: len(stored) // 2] + rest)
+    with pytest.raises(OSError, match=f"{name} can't be read. Check the path or copy"):
+        nst.load_image(tmp_path / name, 64)
+
+
 @pytest.mark.parametrize("kind", ["uint16", "float32", "int32"])
 def test_more_than_8_bits_are_an_error_and_not_a_white_or_black_picture(nst, tmp_path, kind):
     Image.fromarray(np.full((64, 64), 3000, kind)).save(tmp_path / "scan.tiff")

@@ -37,10 +37,10 @@ def test_committed_outputs_are_of_one_clean_run_of_this_code(committed):
 
 
 MEASURED = {  # words of the prose: the pattern of outputs whose numbers they are of, ratio or number, range
-    "takes less than a minute on two processor cores": (r"Wall time: (?:(\d+)min )?([\d.]+) ?s", 20, 60),
+    "takes about a minute on two processor cores": (r"Wall time: (?:(\d+)min )?([\d.]+) ?s", 20, 60),
     "style loss falls to about a twentieth": (r"step 0: .*'style': ([\d.]+).*\nstep 10: .*'style': ([\d.]+)", 0.04, 0.06),
     "the content loss only to 1.31": (r"step 10: {'content': ([\d.]+)", 1.305, 1.315),
-    "falls to about a third of that": (r"step 10: {'content': ([\d.]+).*\n.*\nstep 60: {'content': ([\d.]+)", 0.28, 0.38),
+    "falls to less than half of that": (r"step 10: {'content': ([\d.]+).*\n.*\nstep 60: {'content': ([\d.]+)", 0.3, 0.48),
 }  # fmt: skip
 CHOSEN = {"0.01", "0.02", "0.03"}  # decimals of the prose that are no measurements
 
@@ -121,14 +121,14 @@ def papermill(folder, *options, edits=()):
 
 
 EDITS = [  # what a reader may change in the cells of parts I, III and IV
-    ("*targets, style_weight=style_weight, learning_rate", "*targets, style_weight=2, learning_rate"),
-    ("for weight in (20, 5)", "for weight in (60, 1)"),
-    ("one_size = [(1, 60, 0, 1", "one_size = [(1, 60, 3, 2"),
-    ("for w in (0.2, 20, 2000)", "for w in (0, 5)"),
+    ("targets, style_weight=style_weight, learning_rate", "targets, style_weight=2, learning_rate"),
+    ("for weight in (60, 10)", "for weight in (20, 1)"),
+    ("one_size = [(1, 60, 0, 3", "one_size = [(1, 60, 3, 2"),
+    ("for w in (0.6, 60, 6000)", "for w in (0, 5)"),
     ("for scale in (0.75, 1.5, 3)", "for scale in (1, 2)"),
     ("for rate in (0.02, 1, 3)", "for rate in (0.5, 10)"),
     ("lr=0.03", "lr=0.1"),
-    ("style_weight=0.2, **at_one_size", "style_weight=7, **at_one_size"),
+    ("style_weight=0.6, **at_one_size", "style_weight=7, **at_one_size"),
     ('("relu2_1", "relu4_1", "relu5_1")', '("relu1_1", "relu4_2")'),
     ("for count in (1, 3, 5)", "for count in (2, 4)"),
     ('load_image("assets/mountains.jpg", large_size)', 'load_image("assets/dogs.jpg", large_size)'),
