@@ -52,7 +52,7 @@ def change_weights(places=lambda fine, things: fine, share=1):
     return change
 
 
-def change_schedule(steps=(40, 12, 6), noise=(3, 3, 0), weights=(6, 18, 0.5), counts=(5, 5, 3)):
+def change_schedule(steps=(40, 12, 6), noise=(3, 3, 0), weights=(6, 18, 1), counts=(5, 5, 3)):
     """Return a change of steps, noise, weights of the content and layers of style at each size."""
 
     def change(nst, vgg):
@@ -107,6 +107,18 @@ def transport_at_each_size(nst, vgg):
     nst.match_colours, nst.optimize = match_and_keep, optimize_and_transport
 
 
+def sharp_painting(nst, vgg):
+    """Make the targets of the painting as it is, and not of a blurred one."""
+    resize, make_targets, resized = nst.resize, nst.make_targets, []
+
+    def resize_and_keep(image, size):
+        resized.append(resize(image, size))
+        return resized[-1]
+
+    nst.resize = resize_and_keep
+    nst.make_targets = lambda vgg, content, _, *rest: make_targets(vgg, content, resized[-2], *rest)
+
+
 ROWS = {
     "notebook": lambda nst, vgg: None,
     "mirrored-padding": mirror,
@@ -116,12 +128,12 @@ ROWS = {
     "squares": change_weights(lambda fine, things: fine.square()),
     "product": change_weights(lambda fine, things: fine * things),
     "style-by-the-painting": change_weights(share=0),
+    "sharp-painting": sharp_painting,
     "no-noise": change_schedule(noise=(0, 0, 0)),
     "noise-at-the-start": change_schedule(noise=(3, 0, 0)),
-    "noise-at-full-size": change_schedule(noise=(3, 3, 1)),
     "steps-80-24-12": change_schedule(steps=(80, 24, 12)),
-    "half-the-content": change_schedule(weights=(3, 9, 0.25)),
-    "twice-the-content": change_schedule(weights=(12, 36, 1)),
+    "half-the-content": change_schedule(weights=(3, 9, 0.5)),
+    "twice-the-content": change_schedule(weights=(12, 36, 2)),
     "content-at-full-size": change_schedule(weights=(6, 18, 2)),
     "three-layers-at-half-size": change_schedule(counts=(5, 3, 3)),
     "all-layers-at-full-size": change_schedule(counts=(5, 5, 5)),

@@ -67,6 +67,7 @@ MUTANTS = [  # name, code, what replaces it, file of the tests and words for tho
     ("there is no margin", "3 * max(4, schedule[0][0])", "0", METHOD, "margin"),
     ("sizes are too small", "// 64)", "// 16)", METHOD, "smaller_than_64"),
     ("noise does not ask the painting", "noise * detail *", "noise * 0.02 *", METHOD, "noise"),
+    ("the painting stays sharp", "small[0], smooth, CONTENT", "small[0], small[1], CONTENT", METHOD, "blurred"),
     ("noise is coloured", "torch.randn_like(small[0][:, :1])", "torch.randn_like(small[0])", METHOD, "noise"),
     ("frames have two sizes", "frame.resize(last.size) for frame", "frame for frame", METHOD, "long_run"),
     ("colours are transported always", "    if match:\n", "    if True:\n", METHOD, "matching_can"),

@@ -1,7 +1,6 @@
 """Each function of the method against its equation, a second implementation or a number made by hand."""
 
 from importlib.metadata import distribution
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -138,7 +137,9 @@ def test_the_first_step_changes_each_pixel_by_a_fiftieth_on_average(nst, vgg, pa
         assert (after - before).abs().mean().item() == pytest.approx(0.02 * rate, rel=1e-3)
 
 
-def test_the_loop_as_a_generator_is_the_loop_of_part_one_with_a_longer_first_step(nst, vgg, pair):
+def test_the_loop_as_a_generator_is_the_loop_of_part_one_with_a_longer_first_step(
+    nst, vgg, pair, monkeypatch
+):
     """Where no step is too long, both give the same pictures if both begin with the same step."""
     content, _, targets = pair
     _, (first, _), *_, (again, _) = optimize(nst, vgg, content, targets, 6)
@@ -149,7 +150,7 @@ def test_the_loop_as_a_generator_is_the_loop_of_part_one_with_a_longer_first_ste
             self.param_groups[0]["lr"] = 1 if taken else 0.02 * content.numel()
             taken.append(super().step(closure))
 
-    nst.torch = SimpleNamespace(optim=SimpleNamespace(LBFGS=WithAFirstStep))
+    monkeypatch.setattr(torch.optim, "LBFGS", WithAFirstStep)
     image, _ = nst.paint(vgg, content, targets, 60, 0.5, num_steps=6)
     assert len(taken) == 6
     assert torch.allclose(image, again, atol=1e-3)
@@ -243,6 +244,20 @@ def test_the_margin_is_painted_and_cut_off(nst, vgg, random_image):
     assert torch.allclose(seen[0], mirrored, atol=1e-6)
     assert near(first, content)
     assert first.shape == content.shape
+
+
+def test_the_painting_is_blurred_a_little(nst, vgg, random_image):
+    content, style, seen = random_image(0), random_image(1), []
+
+    def measure(vgg, image, content_layers, style_layers):
+        seen.append(image)
+        return nst.measure(vgg, image, content_layers, style_layers)
+
+    next(nst.stylize(vgg, content, style, schedule=[(1, 0, 0, 1, ["relu1_1"])], measure=measure))
+    weights = torch.tensor([0.1065, 0.7870, 0.1065])  # a deviation of 0.5 pixels
+    kernel = torch.outer(weights, weights).expand(3, 1, 3, 3)
+    expected = F.conv2d(F.pad(style, (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
+    assert torch.allclose(seen[1], expected, atol=1e-3)
 
 
 def test_each_size_begins_with_grey_noise_relative_to_the_detail_of_the_painting(nst, vgg):
