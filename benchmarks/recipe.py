@@ -56,12 +56,8 @@ def change_schedule(steps=(40, 12, 6), noise=(3, 3, 0), weights=(6, 18, 1), coun
     """Return a change of steps, noise, weights of the content and layers of style at each size."""
 
     def change(nst, vgg):
-        nst.schedule = [
-            (divisor, number, amount, weight, nst.STYLE_LAYERS[:count])
-            for divisor, number, amount, weight, count in zip(
-                (4, 2, 1), steps, noise, weights, counts, strict=True
-            )
-        ]
+        rows = zip((4, 2, 1), steps, noise, weights, counts, strict=True)
+        nst.schedule = [(*row, nst.STYLE_LAYERS[:count]) for *row, count in rows]
 
     return change
 
@@ -102,7 +98,8 @@ def transport_at_each_size(nst, vgg):
     def optimize_and_transport(*arguments, **knobs):
         for image, losses in optimize(*arguments, **knobs):
             yield image, losses
-        yield nst.transport_colours(image, paintings[0]), losses
+        if len(arguments[2][1]) == len(nst.STYLE_LAYERS):  # the last size has fewer layers of style
+            yield nst.transport_colours(image, paintings[0]), losses
 
     nst.match_colours, nst.optimize = match_and_keep, optimize_and_transport
 
@@ -134,7 +131,7 @@ ROWS = {
     "steps-80-24-12": change_schedule(steps=(80, 24, 12)),
     "half-the-content": change_schedule(weights=(3, 9, 0.5)),
     "twice-the-content": change_schedule(weights=(12, 36, 2)),
-    "content-at-full-size": change_schedule(weights=(6, 18, 2)),
+    "twice-the-content-at-full-size": change_schedule(weights=(6, 18, 2)),
     "three-layers-at-half-size": change_schedule(counts=(5, 3, 3)),
     "all-layers-at-full-size": change_schedule(counts=(5, 5, 5)),
     "matched-covariance": match_covariance,

@@ -108,7 +108,8 @@ def test_part_one_survives_what_its_text_proposes(nst, vgg, pair, capsys, style_
     words = capsys.readouterr().out.replace(",", "").split()
     losses = {"content": float(words[2]), "style": float(words[5])}
     assert image.isfinite().all()
-    assert total(losses, style_weight) < total(start, style_weight) / 1.5
+    share = total(losses, style_weight) / total(start, style_weight)
+    assert share < 0.4 if learning_rate == 1 else 0.4 < share < 0.7  # small steps do not get far
     assert len(frames) == 11
     assert frames[-1] == nst.to_picture(image)
     assert frames[0].size == (content.shape[3], content.shape[2])
@@ -132,8 +133,7 @@ def test_the_losses_of_the_start_are_known(nst, vgg, pair):
 def test_the_first_step_changes_each_pixel_by_a_fiftieth_on_average(nst, vgg, pair):
     content, _, targets = pair
     for rate in (1, 0.5):
-        steps = optimize(nst, vgg, content, targets, 1, learning_rate=rate)
-        (before, _), (after, _) = steps
+        (before, _), (after, _) = optimize(nst, vgg, content, targets, 1, learning_rate=rate)
         assert (after - before).abs().mean().item() == pytest.approx(0.02 * rate, rel=1e-3)
 
 
@@ -152,7 +152,6 @@ def test_the_loop_as_a_generator_is_the_loop_of_part_one_with_a_longer_first_ste
 
     monkeypatch.setattr(torch.optim, "LBFGS", WithAFirstStep)
     image, _ = nst.paint(vgg, content, targets, 60, 0.5, num_steps=6)
-    assert len(taken) == 6
     assert torch.allclose(image, again, atol=1e-3)
     assert not torch.allclose(image, first, atol=1e-2)
 
@@ -229,7 +228,7 @@ def test_no_side_of_the_photograph_is_made_smaller_than_64(nst, vgg, random_imag
     assert [image.shape[2] for image in pictures] == [side // divisor for divisor in divisors]
 
 
-def test_the_margin_is_painted_and_cut_off(nst, vgg, random_image):
+def test_the_margin_is_painted_and_cut_off_and_the_painting_is_blurred(nst, vgg, random_image):
     """The target of the content is the picture mirrored by 12 pixels, and the picture is its middle."""
     content, style, seen = random_image(0), random_image(1), []
 
@@ -242,22 +241,12 @@ def test_the_margin_is_painted_and_cut_off(nst, vgg, random_image):
     first, _ = next(steps)
     mirrored = F.pad(content, (12, 12, 12, 12), mode="reflect")
     assert torch.allclose(seen[0], mirrored, atol=1e-6)
+    weights = torch.tensor([0.1065, 0.7870, 0.1065])  # of a blur by half a pixel
+    kernel = torch.outer(weights, weights).expand(3, 1, 3, 3)
+    blurred = F.conv2d(F.pad(style, (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
+    assert torch.allclose(seen[1], blurred, atol=1e-3)
     assert near(first, content)
     assert first.shape == content.shape
-
-
-def test_the_painting_is_blurred_a_little(nst, vgg, random_image):
-    content, style, seen = random_image(0), random_image(1), []
-
-    def measure(vgg, image, content_layers, style_layers):
-        seen.append(image)
-        return nst.measure(vgg, image, content_layers, style_layers)
-
-    next(nst.stylize(vgg, content, style, schedule=[(1, 0, 0, 1, ["relu1_1"])], measure=measure))
-    weights = torch.tensor([0.1065, 0.7870, 0.1065])  # a deviation of 0.5 pixels
-    kernel = torch.outer(weights, weights).expand(3, 1, 3, 3)
-    expected = F.conv2d(F.pad(style, (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
-    assert torch.allclose(seen[1], expected, atol=1e-3)
 
 
 def test_each_size_begins_with_grey_noise_relative_to_the_detail_of_the_painting(nst, vgg):
