@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import torch
@@ -52,12 +53,14 @@ def change_weights(places=lambda fine, things: fine, share=1):
     return change
 
 
-def change_schedule(steps=(40, 12, 6), noise=(3, 3, 0), weights=(6, 18, 1), counts=(5, 5, 3)):
+def change_schedule(
+    steps=(40, 30, 12, 6), noise=(3, 3, 2, 0), weights=(6, 6, 18, 1), counts=(5, 5, 5, 3)
+):
     """Return a change of steps, noise, weights of the content and layers of style at each size."""
 
     def change(nst, vgg):
-        rows = zip((4, 2, 1), steps, noise, weights, counts, strict=True)
-        nst.schedule = [(*row, nst.STYLE_LAYERS[:count]) for *row, count in rows]
+        rows = zip((8, 4, 2, 1), steps, noise, weights, counts, strict=True)
+        nst.schedule = [(*row, nst.STYLE_LAYERS[:count]) for *row, count in rows if row[1]]
 
     return change
 
@@ -74,17 +77,20 @@ def average(nst, vgg):
             vgg[index] = torch.nn.AvgPool2d(2)
 
 
-def match_covariance(nst, vgg):
-    """Match the mean and the covariance of colours, as Gatys et al. (2016) do."""
+def match_by(change):
+    """Return a change of `match_colours`: what `change` makes of two covariances multiplies colours."""
 
     def match_colours(image, reference):
         x, r = (i.double().flatten(2)[0] for i in (image, reference))  # [3, places]
-        (e, V), (e_r, V_r) = torch.linalg.eigh(torch.cov(x)), torch.linalg.eigh(torch.cov(r))
-        change = (V_r * e_r.clamp(min=0).sqrt()) @ V_r.T @ (V * e.clamp(min=1e-4).rsqrt()) @ V.T
-        matched = change @ (x - x.mean(1, keepdim=True)) + r.mean(1, keepdim=True)
-        return matched.view(image.shape).clamp(0, 1).float()
+        matched = change(torch.cov(x), torch.cov(r)) @ (x - x.mean(1, keepdim=True))
+        return (matched + r.mean(1, keepdim=True)).view(image.shape).clamp(0, 1).float()
 
-    nst.match_colours = match_colours
+    return lambda nst, vgg: setattr(nst, "match_colours", match_colours)
+
+
+def power(covariance, exponent):
+    e, V = torch.linalg.eigh(covariance)
+    return (V * e.clamp(min=1e-4) ** exponent) @ V.T
 
 
 def transport_at_each_size(nst, vgg):
@@ -106,14 +112,9 @@ def transport_at_each_size(nst, vgg):
 
 def sharp_painting(nst, vgg):
     """Make the targets of the painting as it is, and not of a blurred one."""
-    resize, make_targets, resized = nst.resize, nst.make_targets, []
-
-    def resize_and_keep(image, size):
-        resized.append(resize(image, size))
-        return resized[-1]
-
-    nst.resize = resize_and_keep
-    nst.make_targets = lambda vgg, content, _, *rest: make_targets(vgg, content, resized[-2], *rest)
+    nst.TF = types.SimpleNamespace(**vars(nst.TF))
+    blur = nst.TF.gaussian_blur
+    nst.TF.gaussian_blur = lambda image, kernel, *sigma: image if sigma else blur(image, kernel)
 
 
 ROWS = {
@@ -123,18 +124,18 @@ ROWS = {
     "all-places-alike": change_weights(lambda fine, things: torch.ones_like(fine)),
     "relu4_1-only": change_weights(lambda fine, things: things),
     "squares": change_weights(lambda fine, things: fine.square()),
-    "product": change_weights(lambda fine, things: fine * things),
     "style-by-the-painting": change_weights(share=0),
     "sharp-painting": sharp_painting,
-    "no-noise": change_schedule(noise=(0, 0, 0)),
-    "noise-at-the-start": change_schedule(noise=(3, 0, 0)),
-    "steps-80-24-12": change_schedule(steps=(80, 24, 12)),
-    "half-the-content": change_schedule(weights=(3, 9, 0.5)),
-    "twice-the-content": change_schedule(weights=(12, 36, 2)),
-    "twice-the-content-at-full-size": change_schedule(weights=(6, 18, 2)),
-    "three-layers-at-half-size": change_schedule(counts=(5, 3, 3)),
-    "all-layers-at-full-size": change_schedule(counts=(5, 5, 5)),
-    "matched-covariance": match_covariance,
+    "from-a-quarter": change_schedule(steps=(0, 40, 12, 6)),
+    "no-noise": change_schedule(noise=(0, 0, 0, 0)),
+    "twice-the-steps": change_schedule(steps=(80, 60, 24, 12)),
+    "half-the-content": change_schedule(weights=(3, 3, 9, 0.5)),
+    "twice-the-content": change_schedule(weights=(12, 12, 36, 2)),
+    "twice-the-content-at-full-size": change_schedule(weights=(6, 6, 18, 2)),
+    "three-layers-at-half-size": change_schedule(counts=(5, 5, 3, 3)),
+    "all-layers-at-full-size": change_schedule(counts=(5, 5, 5, 5)),
+    "matched-red-green-blue": match_by(lambda x, r: (r.diag() / x.diag().clamp(min=1e-4)).sqrt().diag()),
+    "matched-covariance": match_by(lambda x, r: power(r, 0.5) @ power(x, -0.5)),
     "transport-at-each-size": transport_at_each_size,
     "no-transport": lambda nst, vgg: setattr(nst, "transport_colours", lambda image, reference: image),
     "transported-start": lambda nst, vgg: setattr(nst, "match_colours", nst.transport_colours),
