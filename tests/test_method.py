@@ -225,9 +225,15 @@ def test_stylize_takes_every_step_of_the_schedule(nst, vgg, random_image):
 )
 def test_no_side_of_the_photograph_is_made_smaller_than_32(nst, vgg, random_image, side, divisors):
     schedule = [(divisor, 0, 0.2, 1, ["relu1_1"]) for divisor in (8, 4, 2, 1)]
-    content, style = random_image(0, 256, 256)[:, :, :side], random_image(1, 96, 96)
+    content, style = random_image(0, 256, 256)[:, :, :side], random_image(1, 128, 128)
     pictures = [image for image, _ in nst.stylize(vgg, content, style, schedule=schedule, match=False)]
     assert [image.shape[2] for image in pictures] == [side // divisor for divisor in divisors]
+
+
+def test_a_small_painting_is_not_made_too_small_for_the_poolings(nst, vgg, random_image):
+    schedule = [(divisor, 0, 0.2, 1, ["relu5_1"]) for divisor in (8, 1)]
+    steps = nst.stylize(vgg, random_image(0, 256, 256), random_image(1, 64, 96), schedule=schedule)
+    assert next(steps)[0].shape[2:] == (64, 64)
 
 
 def test_the_margin_is_painted_and_cut_off_and_the_painting_is_blurred(nst, vgg, random_image):

@@ -40,7 +40,7 @@ MEASURED = {  # words of the prose: the pattern of outputs whose numbers they ar
     "takes about a minute on two processor cores": (r"Wall time: (?:(\d+)min )?([\d.]+) ?s", 40, 75),
     "style loss falls to about a thirtieth": (r"step 0: .*'style': ([\d.]+).*\nstep 10: .*'style': ([\d.]+)", 0.025, 0.04),
     "the content loss only to 1.07": (r"step 10: {'content': ([\d.]+)", 1.065, 1.075),
-    "falls to little more than a third of that": (r"step 10: {'content': ([\d.]+).*\n.*\nstep 60: {'content': ([\d.]+)", 0.34, 0.4),
+    "falls to little more than a third of that": (r"step 10: {'content': ([\d.]+).*\n.*\nstep 60: {'content': ([\d.]+)", 0.34, 0.375),
 }  # fmt: skip
 CHOSEN = {"0.01", "0.02", "0.03"}  # decimals of the prose that are no measurements
 
