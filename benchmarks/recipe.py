@@ -31,30 +31,24 @@ def load_definitions(root):
     return module.load_definitions()
 
 
-def change_weights(places=lambda fine, things: fine, share=1):
-    """Return a change of the weights in `make_targets`.
-
-    `places` gets the lengths of relu3_1 and relu4_1 of the photograph, divided by their means, as
-    tensors [1, 1, h, w]; `share` says how much of its Gram matrix counts in the weight of the style.
-    """
+def weight_places(places):
+    """Return a change of the weights of places, which are `places` of the lengths [1, 1, h, w] there."""
 
     def change(nst, vgg):
-        def make_targets(vgg, content, style, content_layers, style_layers, measure):
-            maps, G = measure(vgg, content, ["relu3_1", "relu4_1"], style_layers)
-            P, A = maps["relu3_1"], measure(vgg, style, [], style_layers)[1]
-            lengths = [x.norm(dim=1, keepdim=True) for x in maps.values()]
-            s = places(*(nst.TF.resize(x / x.mean(), P.shape[2:]) for x in lengths))
-            weights = {k: 1 / (A[k].square() + share * G[k].square()).mean() for k in A}
-            content_targets = {"relu3_1": (P, s / (s * P.square()).mean())}
-            return content_targets, {k: (A[k], weights[k]) for k in A}
+        make_targets = nst.make_targets
 
-        nst.make_targets = make_targets
+        def with_places(*arguments):
+            content, style = make_targets(*arguments)
+            s = {k: places(P.norm(dim=1, keepdim=True)) for k, (P, _) in content.items()}
+            return {k: (P, s[k] / (s[k] * P.square()).mean()) for k, (P, _) in content.items()}, style
+
+        nst.make_targets = with_places
 
     return change
 
 
 def change_schedule(
-    steps=(40, 30, 12, 6), noise=(3, 3, 2, 0), weights=(6, 6, 18, 1), counts=(5, 5, 5, 3)
+    steps=(40, 30, 16, 6), noise=(3, 3, 3, 0), weights=(6, 6, 12, 1), counts=(5, 5, 5, 3)
 ):
     """Return a change of steps, noise, weights of the content and layers of style at each size."""
 
@@ -110,6 +104,11 @@ def transport_at_each_size(nst, vgg):
     nst.match_colours, nst.optimize = match_and_keep, optimize_and_transport
 
 
+def with_means(nst, vgg):
+    """Leave the means of the channels in the Gram matrices, as Gatys et al. do."""
+    nst.gram_matrix = lambda x: x.flatten(2) @ x.flatten(2).mT / x[0, 0].numel()
+
+
 def sharp_painting(nst, vgg):
     """Make the targets of the painting as it is, and not of a blurred one."""
     nst.TF = types.SimpleNamespace(**vars(nst.TF))
@@ -119,19 +118,18 @@ def sharp_painting(nst, vgg):
 
 ROWS = {
     "notebook": lambda nst, vgg: None,
+    "with-means": with_means,
     "mirrored-padding": mirror,
     "average-pooling": average,
-    "all-places-alike": change_weights(lambda fine, things: torch.ones_like(fine)),
-    "relu4_1-only": change_weights(lambda fine, things: things),
-    "squares": change_weights(lambda fine, things: fine.square()),
-    "style-by-the-painting": change_weights(share=0),
+    "all-places-alike": weight_places(torch.ones_like),
+    "squares": weight_places(torch.square),
     "sharp-painting": sharp_painting,
-    "from-a-quarter": change_schedule(steps=(0, 40, 12, 6)),
+    "from-a-quarter": change_schedule(steps=(0, 40, 16, 6)),
     "no-noise": change_schedule(noise=(0, 0, 0, 0)),
-    "twice-the-steps": change_schedule(steps=(80, 60, 24, 12)),
-    "half-the-content": change_schedule(weights=(3, 3, 9, 0.5)),
-    "twice-the-content": change_schedule(weights=(12, 12, 36, 2)),
-    "twice-the-content-at-full-size": change_schedule(weights=(6, 6, 18, 2)),
+    "twice-the-steps": change_schedule(steps=(80, 60, 32, 12)),
+    "half-the-content": change_schedule(weights=(3, 3, 6, 0.5)),
+    "twice-the-content": change_schedule(weights=(12, 12, 24, 2)),
+    "twice-the-content-at-full-size": change_schedule(weights=(6, 6, 12, 2)),
     "three-layers-at-half-size": change_schedule(counts=(5, 5, 3, 3)),
     "all-layers-at-full-size": change_schedule(counts=(5, 5, 5, 5)),
     "matched-red-green-blue": match_by(lambda x, r: (r.diag() / x.diag().clamp(min=1e-4)).sqrt().diag()),

@@ -20,7 +20,7 @@ MADE = {  # by the notebook: in assets
 }
 FIGURES = {  # the last figure of the cell with this code: in assets
     'runs["wave in the astronaut"]': "artifacts.jpg",
-    '"style_weight=6": stylize': "artifacts-less.jpg",
+    '"style_weight=3": stylize': "artifacts-less.jpg",
     "dogs_size = ": "dogs-in-the-great-wave.jpg",
     "measure_masked = measure_regions": "regions.jpg",
 }

@@ -47,9 +47,10 @@ def test_features_come_one_by_one(nst, vgg, random_image):
 
 def test_gram_matrix_against_sums_by_hand(nst):
     features = torch.tensor([[[[2.0, 2, 0, 0]], [[4.0, 0, 0, 0]]], [[[1.0, 0, 0, 1]], [[0, 0, 3.0, 0]]]])
-    assert nst.gram_matrix(features).tolist() == [[[2, 2], [2, 4]], [[0.5, 0], [0, 2.25]]]
-    noise = torch.randn(2, 5, 7, 3, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(nst.gram_matrix(noise), torch.einsum("nihw,njhw->nij", noise, noise) / 21)
+    assert nst.gram_matrix(features).tolist() == [[[1, 1], [1, 3]], [[0.25, -0.375], [-0.375, 1.6875]]]
+    noise = 1 + torch.randn(2, 5, 7, 3, generator=torch.Generator().manual_seed(0))
+    x = noise - noise.mean((2, 3), keepdim=True)
+    assert torch.allclose(nst.gram_matrix(noise), torch.einsum("nihw,njhw->nij", x, x) / 21, atol=1e-6)
 
 
 def test_weighted_error_by_hand(nst):
@@ -98,11 +99,11 @@ def optimize(nst, vgg, content, targets, num_steps, **knobs):
     return nst.optimize(vgg, content, targets, num_steps, nst.measure, **{"content_weight": 1, **knobs})
 
 
-def total(losses, style_weight=60, content_weight=1):
+def total(losses, style_weight=30, content_weight=1):
     return content_weight * losses["content"] + style_weight * losses["style"]
 
 
-@pytest.mark.parametrize(("style_weight", "learning_rate"), [(60, 1), (2, 1), (200, 1), (60, 0.05)])
+@pytest.mark.parametrize(("style_weight", "learning_rate"), [(30, 1), (2, 1), (200, 1), (30, 0.05)])
 def test_part_one_survives_what_its_text_proposes(nst, vgg, pair, capsys, style_weight, learning_rate):
     content, _, targets = pair
     _, start = next(optimize(nst, vgg, content, targets, 1))
@@ -111,7 +112,7 @@ def test_part_one_survives_what_its_text_proposes(nst, vgg, pair, capsys, style_
     losses = {"content": float(words[2]), "style": float(words[5])}
     assert image.isfinite().all()
     share = total(losses, style_weight) / total(start, style_weight)
-    assert share < 0.4 if learning_rate == 1 else 0.4 < share < 0.7  # small steps do not get far
+    assert share < 0.4 if learning_rate == 1 else 0.3 < share < 0.5  # small steps do not get far
     assert len(frames) == 11
     assert frames[-1] == nst.to_picture(image)
     assert frames[0].size == (content.shape[3], content.shape[2])
@@ -124,8 +125,7 @@ def test_the_losses_of_the_start_are_known(nst, vgg, pair):
     features = dict(nst.extract_features(vgg, content, nst.STYLE_LAYERS))
     errors = []
     for layer, (target, _) in targets[1].items():
-        x = features[layer].flatten(2)
-        gram = x @ x.mT / x.shape[2]
+        gram = torch.cov(features[layer][0].flatten(1), correction=0)[None]
         errors.append((((gram - target) ** 2).mean() / (target**2 + gram**2).mean()).item())
     assert losses["content"] == 0
     assert 0 < min(errors) and max(errors) < 1
@@ -153,7 +153,7 @@ def test_the_loop_as_a_generator_is_the_loop_of_part_one_with_a_longer_first_ste
             taken.append(super().step(closure))
 
     monkeypatch.setattr(torch.optim, "LBFGS", WithAFirstStep)
-    image, _ = nst.paint(vgg, content, targets, 60, 0.5, num_steps=6)
+    image, _ = nst.paint(vgg, content, targets, 30, 0.5, num_steps=6)
     assert torch.allclose(image, again, atol=1e-3)
     assert not torch.allclose(image, first, atol=1e-2)
 
@@ -216,7 +216,7 @@ def test_stylize_takes_every_step_of_the_schedule(nst, vgg, random_image):
 
     nst.optimize = optimize
     assert len(list(nst.stylize(vgg, random_image(0, 256, 320), random_image(1, 256, 256)))) == 5
-    assert asked == [(36, 40), (72, 30), (144, 12), (288, 6)]
+    assert asked == [(36, 40), (72, 30), (144, 16), (288, 6)]
 
 
 @pytest.mark.parametrize(
@@ -225,15 +225,15 @@ def test_stylize_takes_every_step_of_the_schedule(nst, vgg, random_image):
 )
 def test_no_side_of_the_photograph_is_made_smaller_than_32(nst, vgg, random_image, side, divisors):
     schedule = [(divisor, 0, 0.2, 1, ["relu1_1"]) for divisor in (8, 4, 2, 1)]
-    content, style = random_image(0, 256, 256)[:, :, :side], random_image(1, 128, 128)
+    content, style = random_image(0, 256, 256)[:, :, :side], random_image(1, 256, 256)
     pictures = [image for image, _ in nst.stylize(vgg, content, style, schedule=schedule, match=False)]
     assert [image.shape[2] for image in pictures] == [side // divisor for divisor in divisors]
 
 
-def test_a_small_painting_is_not_made_too_small_for_the_poolings(nst, vgg, random_image):
+def test_no_side_of_the_painting_is_made_smaller_than_32(nst, vgg, random_image):
     schedule = [(divisor, 0, 0.2, 1, ["relu5_1"]) for divisor in (8, 1)]
     steps = nst.stylize(vgg, random_image(0, 256, 256), random_image(1, 64, 96), schedule=schedule)
-    assert next(steps)[0].shape[2:] == (64, 64)
+    assert next(steps)[0].shape[2:] == (128, 128)
 
 
 def test_the_margin_is_painted_and_cut_off_and_the_painting_is_blurred(nst, vgg, random_image):
@@ -419,7 +419,7 @@ def test_masks_that_cover_everything_change_nothing(nst, vgg, random_image):
     masked_features, masked = nst.measure_regions(masks)(vgg, image, *layers)
     assert torch.equal(features["relu3_1"], masked_features["relu3_1"])
     for layer, gram in grams.items():
-        assert torch.allclose(masked[layer], gram.expand(2, -1, -1), rtol=1e-3, atol=1e-3)
+        assert len(masked[layer]) == 2 and (masked[layer] - gram).norm() < 1e-4 * gram.norm()
 
 
 def test_regions_need_two_masks(nst):
@@ -448,7 +448,7 @@ def test_a_mask_measures_its_own_half(nst, vgg, random_image):
     masks = torch.zeros(2, 1, 64, 128)
     masks[0, ..., :64], masks[1, ..., 64:] = 1, 1
     _, grams = nst.measure_regions(masks)(vgg, image, [], ["relu1_1"])
-    for number, half in enumerate(image.split(64, dim=3)):
-        _, expected = nst.measure(vgg, half.contiguous(), [], ["relu1_1"])
-        error = (grams["relu1_1"][number] - expected["relu1_1"][0]).norm()
-        assert error < 0.2 * expected["relu1_1"].norm()
+    ((_, features),) = nst.extract_features(vgg, image, ["relu1_1"])
+    for number, half in enumerate(features[0].split(64, dim=2)):
+        expected = torch.cov(half.flatten(1), correction=0)
+        assert (grams["relu1_1"][number] - expected).norm() < 1e-3 * expected.norm()
