@@ -48,7 +48,7 @@ def weight_places(places):
 
 
 def change_schedule(
-    steps=(40, 30, 16, 6), noise=(3, 3, 3, 0), weights=(6, 6, 12, 1), counts=(5, 5, 5, 3)
+    steps=(0, 50, 16, 6), noise=(3, 3, 3, 0), weights=(6, 6, 12, 1), counts=(5, 5, 5, 3)
 ):
     """Return a change of steps, noise, weights of the content and layers of style at each size."""
 
@@ -124,9 +124,9 @@ ROWS = {
     "all-places-alike": weight_places(torch.ones_like),
     "squares": weight_places(torch.square),
     "sharp-painting": sharp_painting,
-    "from-a-quarter": change_schedule(steps=(0, 40, 16, 6)),
+    "from-an-eighth": change_schedule(steps=(40, 30, 16, 6)),
     "no-noise": change_schedule(noise=(0, 0, 0, 0)),
-    "twice-the-steps": change_schedule(steps=(80, 60, 32, 12)),
+    "twice-the-steps": change_schedule(steps=(0, 100, 32, 12)),
     "half-the-content": change_schedule(weights=(3, 3, 6, 0.5)),
     "twice-the-content": change_schedule(weights=(12, 12, 24, 2)),
     "twice-the-content-at-full-size": change_schedule(weights=(6, 6, 12, 2)),

@@ -17,7 +17,7 @@ def test_each_row_of_the_recipe_paints(nst, asset, row):
     recipe.ROWS[row](nst, vgg)
     schedule = [(divisor, 1, *rest) for divisor, _, *rest in nst.schedule]
     images = [x for x, _ in nst.stylize(vgg, asset("cat", 64), asset("great-wave"), schedule=schedule)]
-    assert len(images) == {"transport-at-each-size": 12, "from-a-quarter": 7}.get(row, 9)
+    assert len(images) == {"transport-at-each-size": 9, "from-an-eighth": 9}.get(row, 7)
     assert images[-1].isfinite().all()
 
 

@@ -192,6 +192,7 @@ SHORT = [
     (2, 2, 0.2, 3, ["relu1_1", "relu5_1"]),
     (1, 3, 0.2, 1, ["relu1_1"]),
 ]
+ONE_STEP = [(1, 1, 0.2, 1, ["relu1_1"])]
 
 
 def test_stylize_goes_from_coarse_to_fine_and_transports_the_colours_at_the_end(nst, vgg, random_image):
@@ -207,16 +208,17 @@ def test_stylize_goes_from_coarse_to_fine_and_transports_the_colours_at_the_end(
     assert near(pictures[3], nst.resize(pictures[2], (128, 192)))  # the next size starts from it
 
 
-def test_stylize_takes_every_step_of_the_schedule(nst, vgg, random_image):
-    asked = []
+def test_stylize_takes_every_step_and_measures_no_content_without_weight(nst, vgg, random_image):
+    asked, schedule = [], [*nst.SCHEDULE, (1, 4, 0, 0, ["relu1_1"])]
 
     def optimize(vgg, start, targets, num_steps, *arguments):
-        asked.append((start.shape[2], num_steps))
+        asked.append((start.shape[2], num_steps, len(targets[0])))
         return iter([(start, {})])
 
     nst.optimize = optimize
-    assert len(list(nst.stylize(vgg, random_image(0, 256, 320), random_image(1, 256, 256)))) == 5
-    assert asked == [(36, 40), (72, 30), (144, 16), (288, 6)]
+    steps = nst.stylize(vgg, random_image(0, 256, 320), random_image(1, 256, 256), schedule=schedule)
+    assert len(list(steps)) == 5
+    assert asked == [(72, 50, 1), (144, 16, 1), (288, 6, 1), (288, 4, 0)]
 
 
 @pytest.mark.parametrize(
@@ -244,8 +246,7 @@ def test_the_margin_is_painted_and_cut_off_and_the_painting_is_blurred(nst, vgg,
         seen.append(image.detach().clone())
         return nst.measure(vgg, image, content_layers, style_layers)
 
-    schedule = [(1, 1, 0.2, 1, ["relu1_1"])]
-    steps = nst.stylize(vgg, content, style, schedule=schedule, measure=measure, match=False)
+    steps = nst.stylize(vgg, content, style, schedule=ONE_STEP, measure=measure, match=False)
     first, _ = next(steps)
     mirrored = F.pad(content, (16, 16, 16, 16), mode="reflect")
     assert torch.allclose(seen[0], mirrored, atol=1e-6)
@@ -288,19 +289,17 @@ def test_a_run_can_be_repeated(nst, vgg, random_image):
 
 def test_the_start_is_used(nst, vgg, random_image):
     content, style, start = random_image(0), random_image(1), random_image(2)
-    schedule = [(1, 1, 0.2, 1, ["relu1_1"])]
-    first, _ = next(nst.stylize(vgg, content, style, start=start, schedule=schedule))
+    first, _ = next(nst.stylize(vgg, content, style, start=start, schedule=ONE_STEP))
     assert near(first, start)
     assert not near(first, content)
 
 
 def test_matching_can_be_turned_off(nst, vgg, random_image):
     content, style = random_image(0), random_image(1) * 0.3
-    schedule = [(1, 1, 0.2, 1, ["relu1_1"])]
-    first, _ = next(nst.stylize(vgg, content, style, schedule=schedule))
+    first, _ = next(nst.stylize(vgg, content, style, schedule=ONE_STEP))
     assert near(first, nst.match_colours(content, style))
     nst.transport_colours = None
-    (plain, _), *_ = nst.stylize(vgg, content, style, schedule=schedule, match=False)
+    (plain, _), *_ = nst.stylize(vgg, content, style, schedule=ONE_STEP, match=False)
     assert near(plain, content)
     assert not near(first, content)
 
