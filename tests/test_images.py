@@ -191,8 +191,7 @@ def test_transport_does_not_blow_faint_grain_up(nst, side):
     image = 0.5 + 0.01 * torch.randn(1, 3, side, side, generator=generator)
     reference = torch.rand(1, 1, side, side, generator=generator).round().expand(1, 3, side, side)
     transported = nst.transport_colours(image, reference)
-    fine = transported - nst.TF.gaussian_blur(transported, 5)
-    assert fine.std() < 0.2
+    assert (transported - nst.TF.gaussian_blur(transported, 5)).std() < 0.03
 
 
 def test_transport_keeps_the_order_of_greys(nst):
