@@ -52,7 +52,7 @@ MUTANTS = [  # name, code, what replaces it, file of the tests and words for tho
     ("the network runs to its end", "vgg[: 1 + max(LAYERS[name] for name in layers)]", "vgg", METHOD, "chain"),
     ("Gram matrices are sums", "F.mT @ F / F.shape[1]", "F.mT @ F", METHOD, "by_hand"),
     ("the means stay in Gram matrices", "/ F.shape[1] - mean.mT @ mean", "/ F.shape[1]", METHOD, "by_hand"),
-    ("errors are sums over layers", "sum(errors) / len(errors)", "sum(errors)", METHOD, "by_hand"),
+    ("errors are sums over layers", "/ max(1, len(errors))", "", METHOD, "by_hand"),
     ("errors have no weights", "(w * (v[k] - t)", "((v[k] - t)", METHOD, "by_hand"),
     ("a frame is missing", "[*frames[::3], frames[-1]]", "frames[::3]", METHOD, "part_one"),
     ("places count alike", "s[k] / (s[k] * P[k].square()).mean()", "1 / P[k].square().mean()", METHOD, "places"),
@@ -71,7 +71,7 @@ MUTANTS = [  # name, code, what replaces it, file of the tests and words for tho
     ("sizes are too small", "smallest // 32", "smallest // 8", METHOD, "side_of_the_photograph"),
     ("a small painting is made too small", "shape[2:], *style.shape[2:])", "shape[2:])", METHOD, "side_of_the_painting"),
     ("noise does not ask the painting", "noise * detail *", "noise * 0.02 *", METHOD, "noise"),
-    ("the painting stays sharp", "small[0], smooth, CONTENT", "small[0], small[1], CONTENT", METHOD, "margin"),
+    ("the painting stays sharp", "small[0], smooth, content", "small[0], small[1], content", METHOD, "margin"),
     ("noise is coloured", "torch.randn_like(small[0][:, :1])", "torch.randn_like(small[0])", METHOD, "noise"),
     ("frames have two sizes", "frame.resize(last.size) for frame", "frame for frame", METHOD, "long_run"),
     ("colours are transported always", "    if match:\n", "    if True:\n", METHOD, "matching_can"),
@@ -91,13 +91,9 @@ MUTANTS = [  # name, code, what replaces it, file of the tests and words for tho
 def run(code, replacement, file, words):
     """Return the names of the tests that fail with the mutant, and what pytest printed."""
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
-    found = 0
     for cell in notebook["cells"]:
-        source = "".join(cell["source"])
-        if cell["cell_type"] == "code" and code in source:
-            found += 1
-            cell["source"] = source.replace(code, replacement)
-    assert found, f"The notebook no longer has {code!r}: mend the list of mutants."
+        if cell["cell_type"] == "code":
+            cell["source"] = "".join(cell["source"]).replace(code, replacement)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(NOTEBOOK.parent / "tests", Path(folder, "tests"))
         (Path(folder) / "assets").symlink_to(NOTEBOOK.parent / "assets")
@@ -116,8 +112,7 @@ def main():
         failed, printed = run(*mutant)
         if not failed:
             survived.append(name)
-        last_line = printed.strip().splitlines()[-1]
-        print(f"{name}: {', '.join(failed) or 'SURVIVED, ' + last_line}", flush=True)
+        print(f"{name}: {', '.join(failed) or 'SURVIVED, ' + printed.splitlines()[-1]}", flush=True)
     print(f"{len(survived)} survived: {survived}")
     sys.exit(bool(survived))
 

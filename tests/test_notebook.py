@@ -12,6 +12,7 @@ import nbformat
 import pillow_heif
 import pytest
 from definitions import NOTEBOOK, source_digest, sources
+from mutants import MUTANTS
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from PIL import Image
@@ -22,6 +23,10 @@ ROOT = NOTEBOOK.parent
 @pytest.fixture(scope="module")
 def committed():
     return json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+
+
+def test_mutants_are_of_code_that_is_still_there():
+    assert not [name for name, code, *_ in MUTANTS if code not in "\n".join(sources())]
 
 
 def test_committed_outputs_are_of_one_clean_run_of_this_code(committed):
